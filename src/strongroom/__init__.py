@@ -1,0 +1,3 @@
+"""Strongroom: self-hosted backup and restore of Kubernetes clusters."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""A flat map from key to immutable bytes, and its drivers."""

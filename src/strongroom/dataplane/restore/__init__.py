@@ -1,0 +1,1 @@
+"""Plans a restore and carries the plan out."""

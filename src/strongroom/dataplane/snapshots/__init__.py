@@ -1,0 +1,1 @@
+"""CSI snapshots of the volumes of a recovery point."""
