@@ -59,8 +59,8 @@ class Discovery:
         """Return the kind that *spelling* names, as kubectl reads it.
 
         Plural, singular, short name or kind, alone or with a group (`deployments.apps`, `deployments.v1.apps`), or
-        `v1/Secret`, `apps/v1/Deployment` (a version served beside the preferred one finds the kind in the preferred one).
-        Of several groups the core group wins, then the one of Kubernetes itself.
+        `v1/Secret`, `apps/v1/Deployment`; a version that is served but not preferred finds the kind in the preferred
+        one. Of several groups the core group wins, then the one of Kubernetes itself.
         Raises `UnknownKind` with near spellings, `AmbiguousKind` where only a group can tell.
         """
         found = self._matches(spelling)
