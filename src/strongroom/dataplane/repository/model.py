@@ -10,7 +10,7 @@ from typing import NewType
 import msgspec
 
 Digest = NewType("Digest", bytes)
-"""32 bytes: HMAC-SHA-256 of a blob under the repository's digest key, or its SHA-256 in a repository without encryption."""
+"""32 bytes: HMAC-SHA-256 of a blob under the repository's digest key; its SHA-256 where there is no encryption."""
 
 PointId = NewType("PointId", str)
 """Writer id (16 hex digits), '-', sequence number (16 decimal digits)."""
@@ -66,7 +66,7 @@ class _Wire(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_
     pass
 
 
-class FileRef(_Wire, frozen=True):
+class FileRef(_Wire, frozen=True, kw_only=True):
     """A stored file: its id, and SHA-256 (hex), length and salt (hex, "" when not sealed) of its stored bytes."""
 
     id: str
@@ -75,10 +75,11 @@ class FileRef(_Wire, frozen=True):
     salt: str = ""
 
 
-class SegmentRef(_Wire, frozen=True):
+class SegmentRef(_Wire, frozen=True, kw_only=True):
     """One segment of a kind's object list: its file, the digest (hex) of its content, its rows and its range of names.
 
     The content digest leaves the blobs' hints out. `first` and `last` are `namespace/name` (or `name`), both included.
+    `packs` are the packs that the rows' blobs lie in: what is live follows from manifests alone.
     """
 
     file: FileRef
@@ -86,6 +87,7 @@ class SegmentRef(_Wire, frozen=True):
     rows: int
     first: str
     last: str
+    packs: tuple[str, ...] = ()
 
 
 class ReadAs(StrEnum):
@@ -97,13 +99,13 @@ class ReadAs(StrEnum):
     EXCLUDED = "excluded"
 
 
-class KindEntry(_Wire, frozen=True):
+class KindEntry(_Wire, frozen=True, kw_only=True):
     """The coverage of one served kind, and where its list lies.
 
-    `rule` names the rule that excluded it; `reason` is the server's reason of a failure (or of the label `at revision`).
-    `failed_namespaces` maps a namespace to the reason why this kind could not be read there. `etcd_shared` is the result
-    of the same-etcd test (design: section 5, step 3). `crd` is `uid/resourceVersion` of the kind's
-    CustomResourceDefinition ("" for built-in kinds), `conversion_webhook` whether it converts by webhook.
+    `rule` names the rule that excluded it; `reason` is the server's reason of a failure, or of the label
+    `at revision`. `failed_namespaces` maps a namespace to the reason why this kind could not be read there.
+    `etcd_shared` is the result of the same-etcd test (design: section 5, step 3). `crd` is `uid/resourceVersion` of
+    the kind's CustomResourceDefinition ("" for built-in kinds), `conversion_webhook` whether it converts by webhook.
     """
 
     group: str
@@ -126,14 +128,14 @@ class KindEntry(_Wire, frozen=True):
     segments: tuple[SegmentRef, ...] = ()
 
 
-class GroupFailure(_Wire, frozen=True):
+class GroupFailure(_Wire, frozen=True, kw_only=True):
     """An API group (or group/version) whose discovery failed, with the server's reason."""
 
     group: str
     reason: str
 
 
-class Reference(_Wire, frozen=True):
+class Reference(_Wire, frozen=True, kw_only=True):
     """An object that kept objects refer to but the selection leaves out (listed, not saved)."""
 
     kind: str
@@ -152,14 +154,14 @@ class VolumeState(StrEnum):
     NOT_REQUESTED = "notRequested"
 
 
-class SecretRef(_Wire, frozen=True):
+class SecretRef(_Wire, frozen=True, kw_only=True):
     """A secret that a CSI driver needs to delete or use a snapshot."""
 
     namespace: str
     name: str
 
 
-class VolumeEntry(_Wire, frozen=True):
+class VolumeEntry(_Wire, frozen=True, kw_only=True):
     """One PersistentVolumeClaim of the point and its CSI snapshot, which this manifest owns.
 
     `skew_ms` is creation time of the snapshot minus the time X was taken, in milliseconds. `location` says in words
@@ -189,7 +191,7 @@ class VolumeEntry(_Wire, frozen=True):
     location: str = ""
 
 
-class ClusterIdentity(_Wire, frozen=True):
+class ClusterIdentity(_Wire, frozen=True, kw_only=True):
     """Which cluster was read: `id` is the uid of the Namespace kube-system, the field's usual identity of a cluster."""
 
     id: str
@@ -197,7 +199,7 @@ class ClusterIdentity(_Wire, frozen=True):
     version: str
 
 
-class Selection(_Wire, frozen=True):
+class Selection(_Wire, frozen=True, kw_only=True):
     """What a backup or restore was asked to take (patterns as given; None for cluster_scoped: not said)."""
 
     include_namespaces: tuple[str, ...] = ()
@@ -208,15 +210,15 @@ class Selection(_Wire, frozen=True):
     cluster_scoped: bool | None = None
 
 
-class Instant(_Wire, frozen=True):
-    """When the point was read: the revision X, when X was taken (ISO 8601 UTC), and how often X had to be taken anew."""
+class Instant(_Wire, frozen=True, kw_only=True):
+    """When the point was read: the revision X, when X was taken (ISO 8601 UTC), and how often X had to be taken."""
 
     revision: str
     taken: str
     attempts: int = 1
 
 
-class Incremental(_Wire, frozen=True):
+class Incremental(_Wire, frozen=True, kw_only=True):
     """Whether objects were taken over from an earlier point, and if not, why not. `whole_since` is ISO 8601 UTC of the
     last reading of everything in the chain."""
 
@@ -226,8 +228,8 @@ class Incremental(_Wire, frozen=True):
     whole_since: str = ""
 
 
-class Manifest(_Wire, frozen=True):
-    """The signed payload of `points/<id>/manifest.json`: the commit point and the root of everything the point names."""
+class Manifest(_Wire, frozen=True, kw_only=True):
+    """The signed payload of `points/<id>/manifest.json`: the commit point, and the root of all that the point names."""
 
     format: int
     id: PointId
