@@ -1,0 +1,529 @@
+"""Brings a test cluster up and down, and does to it what tests of a backup need done.
+
+A cluster is a folder: programs, ports and options stand in its files, so any process may open it, ask for its status
+or end it. Nothing of it survives `down`, whatever happened to whoever called `up`.
+"""
+
+import base64
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Self
+
+from strongroom.testbed import certificates, components, objects, processes
+from strongroom.testbed.access import Connection
+from strongroom.testbed.binaries import CRDS, Binaries, Report, locate
+from strongroom.testbed.errors import ComponentFailed, NoTestbed, ServerRefused, ServerUnreachable, TestbedExists
+from strongroom.testbed.layout import Layout, State, free_ports, taken
+from strongroom.testbed.options import TestbedOptions
+
+_READY_SECONDS = 90.0  # for each step; a loaded two-core machine needs up to a third of it
+_DEFAULT_SERVICE_ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/default"
+_POLL_SECONDS = 0.02
+_LOG_TAIL_LINES = 20
+_PORT_ATTEMPTS = 3  # another program may take a port between our choice and our use of it
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentStatus:
+    """A program of the cluster; *pid* is None while it does not run."""
+
+    name: str
+    pid: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TestbedStatus:
+    """What `Testbed.status` found. *ready*: every program runs and the API server says that it is ready."""
+
+    __test__: ClassVar[bool] = False
+
+    ready: bool
+    server: str
+    version: str
+    components: tuple[ComponentStatus, ...]
+
+
+class Testbed:
+    """A running control plane with volumes, in a folder. Made by `Testbed.up` or `Testbed.open`.
+
+    Not for two threads at once. Methods raise `TestbedError`s.
+    """
+
+    __test__: ClassVar[bool] = False
+
+    def __init__(self, layout: Layout, state: State) -> None:
+        self._layout = layout
+        self._state = state
+
+    # --- its life
+
+    @classmethod
+    def up(cls, folder: Path, options: TestbedOptions | None = None, report: Report = lambda _: None) -> Self:
+        """Start a cluster in *folder* (absent or empty) and return when all of it is ready.
+
+        Programs that are missing are built first, which takes minutes and is told through *report*. If a part fails,
+        nothing is left, and `ComponentFailed` carries the tail of its log. Raises `TestbedExists`, `BuildFailed`.
+        """
+        options = options or TestbedOptions()
+        layout = Layout(folder.absolute())
+        _claim(layout)
+        with _locked(layout):
+            try:
+                binaries = locate(report)
+                for attempt in range(_PORT_ATTEMPTS):
+                    ports = free_ports()
+                    state = State(options, ports, {name: str(path) for name, path in binaries.paths.items()})
+                    testbed = cls(layout, state)
+                    try:
+                        testbed._make_files()
+                        testbed._start_all(report)
+                    except ComponentFailed:
+                        testbed._end(testbed.component_names, kill=True)
+                        if attempt + 1 == _PORT_ATTEMPTS or not taken(ports.values()):
+                            raise
+                        report("a port was taken by another program: trying others")
+                        _clear(layout)
+                    else:
+                        return testbed
+            except BaseException:
+                _end_all(layout)
+                shutil.rmtree(layout.root)
+                raise
+        raise AssertionError("the last attempt returned or raised")
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Return the cluster that was brought up in *folder*, running or not. Raises `NoTestbed`."""
+        layout = Layout(folder.absolute())
+        try:
+            return cls(layout, State.read(layout))
+        except FileNotFoundError as error:
+            message = f"{folder} holds no test cluster"
+            raise NoTestbed(message, hint="Start one with `strongroom testbed up --dir`.") from error
+
+    def down(self) -> None:
+        """End every program and remove the folder."""
+        type(self).remove(self._layout.root)
+
+    @classmethod
+    def remove(cls, folder: Path) -> bool:
+        """End and remove what `up` made in *folder*, also where it was killed half-way; False if there is nothing.
+
+        Raises `NoTestbed` for a folder that is none of ours, before anything is touched.
+        """
+        layout = Layout(folder.absolute())
+        if not layout.root.exists():
+            return False
+        if not layout.lock.exists():
+            raise NoTestbed(f"{folder} holds no test cluster", hint="It was left as it is.")
+        with _locked(layout):
+            _end_all(layout)
+            # The lock goes last: a removal that is cut off can be repeated.
+            for path in layout.root.iterdir():
+                if path != layout.lock:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(layout.root)
+        return True
+
+    def status(self) -> TestbedStatus:
+        """Return which programs run and whether the API server is ready."""
+        found = []
+        for name in self.component_names:
+            process = processes.recorded(self._layout.record(name))
+            found.append(ComponentStatus(name, process.pid if process and processes.running(process) else None))
+        ready = all(component.pid is not None for component in found)
+        ready = ready and _answers(self._api(), "/readyz")
+        return TestbedStatus(ready, self.server, self.version, tuple(found))
+
+    # --- what it is
+
+    @property
+    def folder(self) -> Path:
+        """Where the cluster lives."""
+        return self._layout.root
+
+    @property
+    def options(self) -> TestbedOptions:
+        """What `up` was asked for."""
+        return self._state.options
+
+    @property
+    def kubeconfig(self) -> Path:
+        """A kubeconfig of an administrator, with certificates inline."""
+        return self._layout.kubeconfig
+
+    @property
+    def server(self) -> str:
+        """URL of the API server."""
+        return f"https://127.0.0.1:{self._state.ports['apiserver']}"
+
+    @property
+    def version(self) -> str:
+        """Version of the API server, as `v1.37.2`."""
+        return self._state.version
+
+    @property
+    def ca_file(self) -> Path:
+        """Certificate of the authority that signed the API server's (PEM)."""
+        return self._layout.pki / "ca.crt"
+
+    @property
+    def volumes(self) -> Path:
+        """Folder in which the CSI driver keeps volumes and snapshots."""
+        return self._layout.volumes
+
+    @property
+    def audit_log(self) -> Path:
+        """Audit events, one JSON object a line; only with the option `audit`."""
+        return self._layout.audit_log
+
+    @property
+    def component_names(self) -> tuple[str, ...]:
+        """The programs of this cluster, in the order in which they start."""
+        return components.component_names(self._state.options)
+
+    def log(self, component: str) -> Path:
+        """Return the log file of a program."""
+        return self._layout.log(component)
+
+    def pid(self, component: str) -> int | None:
+        """Return the process number of a program, None while it does not run."""
+        process = processes.recorded(self._layout.record(component))
+        return process.pid if process and processes.running(process) else None
+
+    def volume_path(self, volume_handle: str) -> Path:
+        """Return the folder with the files of a volume (`spec.csi.volumeHandle` of its PV)."""
+        return self._layout.volumes / "volumes" / volume_handle
+
+    def snapshot_path(self, snapshot_handle: str) -> Path:
+        """Return the folder with the files of a snapshot (`status.snapshotHandle` of its content)."""
+        return self._layout.volumes / "snapshots" / snapshot_handle
+
+    # --- what tests do with it
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, kubeconfig: Path | None = None) -> str:
+        """Run kubectl as administrator, or with *kubeconfig*, and return what it printed.
+
+        Raises `ComponentFailed` with its error output if it ends with another code than 0.
+        """
+        command = [self._state.binaries["kubectl"], f"--kubeconfig={kubeconfig or self.kubeconfig}"]
+        done = subprocess.run(
+            [*command, f"--cache-dir={self._layout.home}/kubectl", *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=self._environment(),
+            check=False,
+        )
+        if done.returncode:
+            raise ComponentFailed(f"kubectl {' '.join(arguments)} ended with {done.returncode}: {done.stderr.strip()}")
+        return done.stdout
+
+    def make_client_cert(self, user: str, groups: Sequence[str] = ()) -> Path:
+        """Return a kubeconfig that makes its holder *user* in *groups*; what they may do, RBAC says."""
+        authority = certificates.KeyPair.read(self._layout.pki, "ca")
+        client = certificates.make_client(authority, user, groups)
+        path = self._layout.users / f"{base64.urlsafe_b64encode(user.encode()).decode()}.kubeconfig"
+        certificates.write_private(path, certificates.kubeconfig(self.server, authority.certificate, client))
+        return path
+
+    def stop(self, component: str, *, kill: bool = False) -> None:
+        """End one program, by SIGTERM or with *kill* by SIGKILL; `start` brings it back with its data."""
+        self._end([component], kill=kill)
+
+    def start(self, component: str) -> None:
+        """Start a program that was stopped, and return when the cluster is ready again as far as it runs."""
+        self._spawn(component)
+        self._await_ready(component)
+
+    def revision(self) -> int:
+        """Return etcd's revision now."""
+        with self._store() as store:
+            key = base64.b64encode(b"\0").decode()
+            return int(store.post("/v3/kv/range", {"key": key, "count_only": True})["header"]["revision"])
+
+    def compact(self) -> int:
+        """Compact etcd to its revision now and return that: every older one is gone, as after the compaction interval.
+
+        With `etcd_servers_overrides` the second etcd is left alone.
+        """
+        with self._store() as store:
+            revision = self.revision()
+            store.post("/v3/kv/compaction", {"revision": str(revision), "physical": True})
+        return revision
+
+    def save_etcd(self, folder: Path) -> None:
+        """Copy etcd's data, as it is now, into the new *folder*. The cluster runs on.
+
+        The program is held still meanwhile: what is on disk is what a crash would leave, and etcd starts from that.
+        """
+        folder.mkdir(mode=0o700, parents=True)
+        for name in self._stores():
+            process = processes.recorded(self._layout.record(name))
+            if process is None or not processes.running(process):
+                shutil.copytree(self._layout.etcd / name, folder / name)
+                continue
+            processes.pause(process)
+            try:
+                shutil.copytree(self._layout.etcd / name, folder / name)
+            finally:
+                processes.resume(process)
+
+    def restore_etcd(self, folder: Path) -> None:
+        """Put etcd back to what `save_etcd` copied into *folder*, and return when the cluster is ready.
+
+        Every program is started anew, as after the loss of a machine: none of them keeps an object or a revision that
+        etcd no longer knows. Volumes and snapshots stay as they are.
+        """
+        stores = self._stores()
+        if absent := [name for name in stores if not (folder / name).is_dir()]:
+            raise NoTestbed(f"{folder} holds no data of {', '.join(absent)}", hint="Save with `save_etcd` first.")
+        self._end(self.component_names, kill=True)
+        for name in stores:
+            shutil.rmtree(self._layout.etcd / name)
+            shutil.copytree(folder / name, self._layout.etcd / name)
+        self._start_all(lambda _: None)
+
+    # --- inside
+
+    def _stores(self) -> list[str]:
+        return [name for name in components.STORES if name in self.component_names]
+
+    def _api(self, port: str = "apiserver") -> Connection:
+        pki, number = self._layout.pki, self._state.ports[port]
+        return Connection(number, authority=pki / "ca.crt", certificate=pki / "admin.crt", key=pki / "admin.key")
+
+    def _store(self, port: str = "etcd") -> Connection:
+        pki = self._layout.pki
+        return Connection(
+            self._state.ports[port],
+            authority=pki / "etcd-ca.crt",
+            certificate=pki / "etcd-client.crt",
+            key=pki / "etcd-client.key",
+        )
+
+    def _environment(self) -> dict[str, str]:
+        # A proxy, a kubeconfig or a KWOK configuration of the user must not reach the cluster's programs.
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self._layout.home),
+            "TMPDIR": str(self._layout.run),
+        }
+
+    def _make_files(self) -> None:
+        layout = self._layout
+        layout.make()
+        _make_certificates(layout, self.server)
+        certificates.write_private(layout.root / "audit-policy.json", json.dumps(objects.AUDIT_POLICY).encode())
+        self._state.write(layout)
+
+    def _start_all(self, report: Report) -> None:
+        """Start every program and return when all are ready. Raises `ComponentFailed`."""
+        names = self.component_names
+        for name in self._stores():
+            self._spawn(name)
+        for name in self._stores():
+            self._await_ready(name)
+        report("etcd is ready")
+        self._spawn(components.APISERVER)
+        self._await_ready(components.APISERVER)
+        report("the API server is ready")
+        later = [name for name in names if name not in (*components.STORES, components.APISERVER)]
+        for name in later:
+            if name not in components.VOLUME_COMPONENTS:
+                self._spawn(name)
+        with self._api() as api:
+            self._state = replace(self._state, version=str(api.get("/version")["gitVersion"]))
+            self._state.write(self._layout)
+            for path, document in objects.cluster_objects():
+                api.ensure(path, document)
+            if self.options.volumes:
+                self._make_volume_objects(api)
+                for name in components.VOLUME_COMPONENTS:
+                    self._spawn(name)
+        for name in later:
+            self._await_ready(name)
+        report("controllers, scheduler and node are ready")
+
+    def _make_volume_objects(self, api: Connection) -> None:
+        for file in sorted(Path(self._state.binaries[CRDS]).glob("*.yaml")):
+            api.ensure_raw(objects.CRD_PATH, file.read_bytes(), "application/yaml")
+
+        def established() -> bool:
+            crds = api.get(objects.CRD_PATH)["items"]
+            return all(
+                _condition(crd, "Established") for crd in crds if crd["spec"]["group"] in objects.SNAPSHOT_GROUPS
+            )
+
+        self._await(established, "the snapshot CRDs", components.APISERVER)
+        for path, document in objects.volume_objects():
+            self._await(partial(_ensured, api, path, document), path, components.APISERVER)
+
+    def _setting(self) -> components.Setting:
+        binaries = Binaries({name: Path(path) for name, path in self._state.binaries.items()})
+        return components.Setting(self._layout, dict(self._state.ports), self._state.options, binaries)
+
+    def _spawn(self, name: str) -> None:
+        record = self._layout.record(name)
+        record.unlink(missing_ok=True)
+        processes.start(
+            record,
+            components.command(name, self._setting()),
+            folder=self._layout.root,
+            log=self._layout.log(name),
+            environment=self._environment(),
+        )
+        deadline = time.monotonic() + _READY_SECONDS
+        while processes.recorded(record) is None:
+            if time.monotonic() > deadline:
+                raise ComponentFailed(f"{name} did not start")
+            time.sleep(0.001)
+
+    def _end(self, names: Iterable[str], *, kill: bool) -> None:
+        found = [processes.recorded(self._layout.record(name)) for name in names]
+        processes.end([process for process in found if process is not None], kill=kill)
+        for name in names:
+            self._layout.record(name).unlink(missing_ok=True)
+
+    def _await_ready(self, name: str) -> None:
+        """Return when *name* does its work, by a sign that only its work gives. Raises `ComponentFailed`."""
+        checks: dict[str, Callable[[], bool]] = {
+            components.ETCD: lambda: _answers(self._store(), "/health"),
+            components.ETCD_OVERRIDES: lambda: _answers(self._store("overrides"), "/health"),
+            components.APISERVER: lambda: _answers(self._api(), "/readyz"),
+            # The controller manager has a health check too, but tests need what it makes: tokens for their pods.
+            components.CONTROLLER_MANAGER: lambda: _answers(self._api(), _DEFAULT_SERVICE_ACCOUNT),
+            components.SCHEDULER: lambda: _answers(self._api("scheduler"), "/readyz"),
+            components.KWOK: self._node_ready,
+        }
+        self._await(checks.get(name, lambda: self.pid(name) is not None), name, name)
+
+    def _node_ready(self) -> bool:
+        with self._api() as api:
+            return _condition(api.get(f"/api/v1/nodes/{components.NODE_NAME}"), "Ready")
+
+    def _await(self, condition: Callable[[], bool], what: str, component: str) -> None:
+        """Return when *condition* holds. Raises `ComponentFailed` when *component* ends or time is up."""
+        deadline = time.monotonic() + _READY_SECONDS
+        while True:
+            try:
+                if condition():
+                    break
+                reason = "not ready"
+            except (ServerRefused, ServerUnreachable) as error:
+                reason = error.message
+            if self.pid(component) is None:
+                self._fail(component, f"{component} ended")
+            if time.monotonic() > deadline:
+                self._fail(component, f"{what}: {reason} after {_READY_SECONDS:.0f} s")
+            time.sleep(_POLL_SECONDS)
+        if self.pid(component) is None:
+            self._fail(component, f"{component} ended")
+
+    def _fail(self, component: str, reason: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            lines = self._layout.log(component).read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+            reason = "\n".join([f"{reason}; the end of its log:", *lines])
+        raise ComponentFailed(reason)
+
+
+def _answers(connection: Connection, path: str) -> bool:
+    with connection:
+        return connection.answers(path)
+
+
+def _condition(document: objects.Object, name: str) -> bool:
+    """Tell whether an object's status has the condition *name* with status True."""
+    # An object that nobody looked at yet has conditions: null.
+    conditions = document.get("status", {}).get("conditions") or []
+    return any(condition["type"] == name and condition["status"] == "True" for condition in conditions)
+
+
+def _ensured(api: Connection, path: str, document: objects.Object) -> bool:
+    """Create an object; False while the server does not serve its kind yet."""
+    try:
+        api.ensure(path, document)
+    except ServerRefused as error:
+        if error.status != 404:
+            raise
+        return False
+    return True
+
+
+def _claim(layout: Layout) -> None:
+    """Make the folder and its lock file. Raises `TestbedExists` if there is anything in it."""
+    layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if any(layout.root.iterdir()):
+        what = "a test cluster" if layout.lock.exists() else "files"
+        hint = (
+            f"End it with `strongroom testbed down --dir {layout.root}`." if layout.lock.exists() else "Name another."
+        )
+        raise TestbedExists(f"{layout.root} holds {what} already", hint=hint)
+    layout.root.chmod(0o700)
+    try:
+        layout.lock.touch(mode=0o600, exist_ok=False)
+    except FileExistsError as error:
+        raise TestbedExists(f"{layout.root} is being brought up by another process") from error
+
+
+@contextlib.contextmanager
+def _locked(layout: Layout) -> Iterator[None]:
+    """Hold the cluster's lock, which the system lets go when its holder dies."""
+    with layout.lock.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _end_all(layout: Layout) -> None:
+    """End whatever was started in the folder, with no other knowledge than its records."""
+    if not layout.records.is_dir():
+        return
+    found = [processes.recorded(path) for path in layout.records.iterdir() if path.suffix != ".new"]
+    processes.end([process for process in found if process is not None], kill=True)
+
+
+def _clear(layout: Layout) -> None:
+    for path in layout.root.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+
+
+def _make_certificates(layout: Layout, server: str) -> None:
+    pki = layout.pki
+    authority = certificates.make_authority("strongroom-testbed")
+    etcd_authority = certificates.make_authority("strongroom-testbed-etcd")
+    proxy_authority = certificates.make_authority("strongroom-testbed-front-proxy")
+    authority.write(pki, "ca")
+    etcd_authority.write(pki, "etcd-ca")
+    proxy_authority.write(pki, "front-proxy-ca")
+    own = ("127.0.0.1",)
+    certificates.make_server(authority, "kube-apiserver", (*own, components.SERVICE_ADDRESS)).write(pki, "apiserver")
+    certificates.make_server(authority, "strongroom-testbed-component", own).write(pki, "component")
+    certificates.make_server(etcd_authority, "etcd", own).write(pki, "etcd")
+    certificates.make_client(etcd_authority, "kube-apiserver").write(pki, "etcd-client")
+    certificates.make_client(proxy_authority, "front-proxy").write(pki, "front-proxy")
+    private, public = certificates.make_signing_key()
+    certificates.write_private(pki / "service-account.key", private)
+    certificates.write_private(pki / "service-account.pub", public)
+    admins = ("system:masters",)
+    admin = certificates.make_client(authority, "strongroom-testbed-admin", admins)
+    admin.write(pki, "admin")
+    certificates.write_private(layout.kubeconfig, certificates.kubeconfig(server, authority.certificate, admin))
+    for name, user, groups in (
+        ("controller-manager", "system:kube-controller-manager", ()),
+        ("scheduler", "system:kube-scheduler", ()),
+        ("kwok", "strongroom-testbed-kwok", admins),
+        ("storage", "strongroom-testbed-storage", admins),
+    ):
+        client = certificates.make_client(authority, user, groups)
+        document = certificates.kubeconfig(server, authority.certificate, client)
+        certificates.write_private(pki / f"{name}.kubeconfig", document)
