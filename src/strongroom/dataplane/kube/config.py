@@ -85,7 +85,7 @@ def load_kubeconfig(path: Path | None = None, context: str | None = None) -> Clu
     try:
         config = KubeConfig.from_dict(document)
     except msgspec.ValidationError as error:
-        raise KubeconfigInvalid(f"kubeconfig {source}: {error}", field=str(error)) from error
+        raise KubeconfigInvalid(f"kubeconfig {source}: {error}", field=_at(error)) from error
     name = context or config.current_context
     if not name:
         raise KubeconfigInvalid(
@@ -198,7 +198,7 @@ def _access(config: SingleConfig, cluster: Mapping[str, Any], user: Mapping[str,
         extras = msgspec.convert(cluster, _ClusterExtras)
         impersonation = msgspec.convert(user, _UserExtras)
     except msgspec.ValidationError as error:
-        raise KubeconfigInvalid(f"context {config.context_name!r}: {error}", field=str(error)) from error
+        raise KubeconfigInvalid(f"context {config.context_name!r}: {error}", field=_at(error)) from error
     server = config.cluster.server.rstrip("/")
     parts = urlsplit(server)
     if parts.scheme not in ("https", "http") or not parts.hostname:
@@ -229,6 +229,11 @@ def _access(config: SingleConfig, cluster: Mapping[str, Any], user: Mapping[str,
         headers=tuple(_impersonation_headers(impersonation, at_user)),
         warnings=tuple(warnings),
     )
+
+
+def _at(error: msgspec.ValidationError) -> str:
+    """Return the field that msgspec complains of: it ends its messages with "- at `$.field`"."""
+    return str(error).rpartition("at `$")[2].strip("`.")
 
 
 def _tls(config: SingleConfig, at_cluster: str, at_user: str) -> ssl.SSLContext:
