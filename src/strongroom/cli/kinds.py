@@ -1,0 +1,119 @@
+"""Finds, in a recovery point, the kinds and objects that a user names or selects. Pure.
+
+Spellings are read as against a cluster; a recovery point records no short names, so those of Kubernetes' own kinds
+stand here.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from strongroom.dataplane.collector.selection import resolve
+from strongroom.dataplane.collector.selectors import AnyOf
+from strongroom.dataplane.kube.discovery import Discovery
+from strongroom.dataplane.kube.kinds import Kind
+from strongroom.dataplane.repository.model import KindEntry, Manifest, ObjectRow, ReadAs, Selection
+
+# `kubectl api-resources` of Kubernetes 1.37, kinds with a short name; (group, kind) to short names.
+SHORT_NAMES: dict[tuple[str, str], tuple[str, ...]] = {
+    ("", "ConfigMap"): ("cm",),
+    ("", "Endpoints"): ("ep",),
+    ("", "LimitRange"): ("limits",),
+    ("", "Namespace"): ("ns",),
+    ("", "Node"): ("no",),
+    ("", "PersistentVolume"): ("pv",),
+    ("", "PersistentVolumeClaim"): ("pvc",),
+    ("", "Pod"): ("po",),
+    ("", "ReplicationController"): ("rc",),
+    ("", "ResourceQuota"): ("quota",),
+    ("", "Service"): ("svc",),
+    ("", "ServiceAccount"): ("sa",),
+    ("apiextensions.k8s.io", "CustomResourceDefinition"): ("crd", "crds"),
+    ("apps", "DaemonSet"): ("ds",),
+    ("apps", "Deployment"): ("deploy",),
+    ("apps", "ReplicaSet"): ("rs",),
+    ("apps", "StatefulSet"): ("sts",),
+    ("autoscaling", "HorizontalPodAutoscaler"): ("hpa",),
+    ("batch", "CronJob"): ("cj",),
+    ("certificates.k8s.io", "CertificateSigningRequest"): ("csr",),
+    ("networking.k8s.io", "Ingress"): ("ing",),
+    ("networking.k8s.io", "NetworkPolicy"): ("netpol",),
+    ("policy", "PodDisruptionBudget"): ("pdb",),
+    ("scheduling.k8s.io", "PriorityClass"): ("pc",),
+    ("snapshot.storage.k8s.io", "VolumeSnapshot"): ("vs",),
+    ("snapshot.storage.k8s.io", "VolumeSnapshotClass"): ("vsclass", "vsclasses"),
+    ("snapshot.storage.k8s.io", "VolumeSnapshotContent"): ("vsc", "vscs"),
+    ("storage.k8s.io", "StorageClass"): ("sc",),
+}
+
+_labels = msgspec.json.Decoder(dict[str, str]).decode
+
+
+def served_kinds(manifest: Manifest) -> Discovery:
+    """Return what the cluster served when the point was made, as far as the point knows it."""
+    kinds = [_kind(entry) for entry in manifest.kinds]
+    failed = {failure.group: failure.reason for failure in manifest.failed_groups}
+    return Discovery(kinds=tuple(sorted(kinds)), failed=failed, server_version=manifest.cluster.version)
+
+
+def find_entry(manifest: Manifest, spelling: str) -> KindEntry:
+    """Return the kind that *spelling* names. Raises `UnknownKind`, `AmbiguousKind`."""
+    found = served_kinds(manifest).find(spelling)
+    return next(entry for entry in manifest.kinds if (entry.group, entry.kind) == (found.group, found.kind))
+
+
+def select(manifest: Manifest, selection: Selection) -> tuple[list[KindEntry], Callable[[ObjectRow], bool]]:
+    """Return the kinds of the point that *selection* keeps, and the test that its rows have to pass.
+
+    Labels filter namespaced objects. Nothing comes along as needed: a listing shows what was asked for. Raises
+    `UnknownKind`, `AmbiguousKind`, `SelectorInvalid`.
+    """
+    served = served_kinds(manifest)
+    resolved = resolve(selection, served.kinds, served.find, served.failed)
+    kept = {(choice.kind.group, choice.kind.kind) for choice in resolved.kinds if not choice.rule}
+    kept -= {(choice.kind.group, choice.kind.kind) for choice in resolved.kinds if choice.needed_only}
+    included = {(kind.group, kind.kind) for kind in map(served.find, selection.include_kinds)}
+    excluded = {(kind.group, kind.kind) for kind in map(served.find, selection.exclude_kinds)}
+    # A kind that the user names is shown although its rule would leave it out of a new backup.
+    wanted = (kept | included) - excluded if not included else included - excluded
+    entries = [
+        entry
+        for entry in manifest.kinds
+        if (entry.group, entry.kind) in wanted and entry.read_as in (ReadAs.EXACT, ReadAs.AT_REVISION)
+    ]
+    return entries, _row_test(resolved.namespaces.rule, resolved.labels)
+
+
+def _row_test(namespace_rule: Callable[[str], str], labels: AnyOf) -> Callable[[ObjectRow], bool]:
+    def keeps(row: ObjectRow) -> bool:
+        if not row.namespace:
+            return True
+        if namespace_rule(row.namespace):
+            return False
+        return labels.everything or labels.matches(_labels(row.labels))
+
+    return keeps
+
+
+def _kind(entry: KindEntry) -> Kind:
+    return Kind(
+        group=entry.group,
+        version=entry.version,
+        kind=entry.kind,
+        plural=entry.plural,
+        namespaced=entry.namespaced,
+        verbs=frozenset({"list"}),
+        short_names=SHORT_NAMES.get((entry.group, entry.kind), ()),
+        singular=entry.kind.lower(),
+    )
+
+
+def kind_name(group: str, kind: str) -> str:
+    """Return a kind with its group as kubectl prints it: `Secret`, `Deployment.apps`."""
+    return f"{kind}.{group}" if group else kind
+
+
+def object_name(row: ObjectRow) -> str:
+    """Return one object's name in the form that `point cat` takes: `KIND[.GROUP] [NAMESPACE/]NAME`."""
+    where = f"{row.namespace}/{row.name}" if row.namespace else row.name
+    return f"{kind_name(row.group, row.kind)} {where}"
