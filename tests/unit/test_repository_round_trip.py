@@ -6,81 +6,16 @@ import msgspec
 import pytest
 
 from strongroom.dataplane.objectstore.memory import MemoryStore
-from strongroom.dataplane.objectstore.port import ObjectStore
 from strongroom.dataplane.repository.keyfile import KeyFile
-from strongroom.dataplane.repository.model import (
-    ClusterIdentity,
-    Incremental,
-    Instant,
-    KindEntry,
-    Manifest,
-    ReadAs,
-    Selection,
-)
-from strongroom.dataplane.repository.objects import split
 from strongroom.dataplane.repository.repository import Repository
-from strongroom.dataplane.repository.run import ManifestDraft, Run
-
-
-def config_map(name: str, data: str, namespace: str = "shop") -> bytes:
-    return msgspec.json.encode(
-        {
-            "metadata": {
-                "name": name,
-                "namespace": namespace,
-                "uid": f"uid-{name}",
-                "resourceVersion": "7",
-                "labels": {"app": name},
-                "managedFields": [{"manager": "kubectl", "operation": "Apply"}],
-            },
-            "data": {"value": data},
-            "status": {"seen": True},
-        }
-    )
-
-
-def draft(*kinds: KindEntry) -> ManifestDraft:
-    return ManifestDraft(
-        started="2026-11-23T10:00:00Z",
-        finished="2026-11-23T10:00:01Z",
-        cluster=ClusterIdentity(id="c", server="https://example.test", version="v1.37.2"),
-        selection=Selection(),
-        instant=Instant(revision="7", taken="2026-11-23T10:00:00Z"),
-        incremental=Incremental(),
-        state="Completed",
-        kinds=kinds,
-    )
-
-
-async def back_up(repository: Repository, objects: list[bytes], **options: int) -> tuple[Run, Manifest]:
-    run = await Run.begin(repository, **options)
-    await run.know()
-    writer = run.kind("", "v1", "ConfigMap")
-    for at in range(0, len(objects), 100):
-        await writer.add([split(o, "", "v1", "ConfigMap") for o in objects[at : at + 100]])
-    entry = KindEntry(
-        group="",
-        version="v1",
-        kind="ConfigMap",
-        plural="configmaps",
-        namespaced=True,
-        read_as=ReadAs.EXACT,
-        objects=writer.objects,
-        segments=await writer.finish(),
-    )
-    return run, await run.commit(draft(entry))
-
-
-async def new_repository(store: ObjectStore, folder: Path, *, encryption: bool = True) -> Repository:
-    repository, key = await Repository.init(store, key_file=folder / "key.json", encryption=encryption)
-    assert key.stat().st_mode & 0o077 == 0
-    return repository
+from strongroom.testbed.builders import back_up, config_map, new_repository
 
 
 @pytest.mark.parametrize("encryption", [True, False])
 async def test_every_object_comes_back_as_it_was_served(tmp_path: Path, encryption: bool) -> None:
     store = MemoryStore(f"round-trip-{encryption}", create=True)
     repository = await new_repository(store, tmp_path, encryption=encryption)
+    assert (tmp_path / "key.json").stat().st_mode & 0o077 == 0
     objects = [config_map(f"c{n:05}", "x" * (n % 300)) for n in range(3_000)]
     objects[17] = config_map("c00017", "y" * 700_000)
     _, manifest = await back_up(repository, objects, pack_bytes=1_000)

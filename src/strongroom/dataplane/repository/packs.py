@@ -162,3 +162,14 @@ def read_metadata(file: SparseFile) -> pq.FileMetaData:
         return pq.read_metadata(file)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise Damaged(f"the footer of a pack cannot be read: {error}") from error
+
+
+def read_pack(path: str, data: bytes) -> list[dict[Digest, bytes]]:
+    """Return all blobs of a whole pack by digest, a dict for each row group. Raises `Damaged`."""
+    file = SparseFile(len(data))
+    file.put(0, data)
+    try:
+        metadata = read_metadata(file)
+        return [read_row_group(file, metadata, number) for number in range(metadata.num_row_groups)]
+    except Damaged as error:
+        raise Damaged(f"{path}: {error.message}") from error

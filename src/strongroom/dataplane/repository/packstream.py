@@ -10,18 +10,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from strongroom.dataplane.repository import paths
 from strongroom.dataplane.repository.files import Files
-from strongroom.dataplane.repository.model import Digest, FileRef
+from strongroom.dataplane.repository.model import FileRef
 from strongroom.dataplane.repository.packs import OWN_GROUP_BYTES, ROW_GROUP_BYTES, PackBuilder, PackRow
-from strongroom.dataplane.repository.tables import IndexRow
+from strongroom.dataplane.repository.tables import Place
 
 MIB = 1024 * 1024
 PACK_BYTES = 4 * MIB  # stored size at which a pack is closed; larger packs compress no better: dependencies.md, 3D
 PACK_RAW_BYTES = 32 * MIB  # closed at this much raw data too: what a crash loses and a build holds stays bounded
 QUEUED_BYTES = 16 * MIB  # raw bytes that wait for the building thread before the reader of the cluster has to wait
 PUTS_AT_ONCE = 3
-
-Place = tuple[str, int]
-"""Pack id and row group number."""
 
 
 class PackStream:
@@ -40,7 +37,6 @@ class PackStream:
         self._put_gate = asyncio.Semaphore(PUTS_AT_ONCE)
         self._rows: list[PackRow] = []
         self._rows_bytes = 0
-        self._index: list[tuple[Digest, Place]] = []
         self._open()
 
     def _open(self) -> None:
@@ -58,7 +54,6 @@ class PackStream:
         self.names.add(place[0])
         self._rows.append(row)
         self._rows_bytes += size
-        self._index.append((row.digest, place))
         if size > OWN_GROUP_BYTES:
             self._flush()
         return place
@@ -98,10 +93,6 @@ class PackStream:
         await asyncio.gather(*self._puts, return_exceptions=True)
         self._puts.clear()
         self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def index_rows(self) -> list[IndexRow]:
-        """Return a row for each blob that was taken."""
-        return [IndexRow(digest, pack, group) for digest, (pack, group) in self._index]
 
     def _flush(self) -> None:
         built = self._thread.submit(self._builder.add_row_group, self._rows)

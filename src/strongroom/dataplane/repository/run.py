@@ -34,11 +34,11 @@ from strongroom.dataplane.repository.model import (
     VolumeEntry,
 )
 from strongroom.dataplane.repository.objects import RULES
-from strongroom.dataplane.repository.packstream import PACK_BYTES, PackStream, Place
+from strongroom.dataplane.repository.packstream import PACK_BYTES, PackStream
 from strongroom.dataplane.repository.points import RecoveryPoint
 from strongroom.dataplane.repository.repository import Repository
 from strongroom.dataplane.repository.sealing import FORMAT_VERSION
-from strongroom.dataplane.repository.tables import IndexRow, decode_index, encode_index
+from strongroom.dataplane.repository.tables import Place, decode_index, encode_index
 from strongroom.dataplane.repository.writer import KindWriter
 
 MAX_INDEXES = 8  # more would make a cold reader wait for more footers than a restore has time for
@@ -142,12 +142,9 @@ class Run:
         present -= {paths.file_id(f) for f in self._condemned_files if f.startswith(paths.PACKS)}
         for index in point.manifest.indexes:
             key = paths.index_path(index.id)
-            rows, _ = decode_index(key, await files.read_named(key, index))
-            places: dict[tuple[str, int], Place] = {}
-            for digest, pack, row_group in rows:
-                if pack in present:  # a row that points to a removed pack is void
-                    place = (pack, row_group)
-                    self.known[digest] = places.setdefault(place, place)
+            places, _ = decode_index(key, await files.read_named(key, index))
+            # A row that points to a removed pack is void.
+            self.known.update((digest, place) for digest, place in places.items() if place[0] in present)
         for kind in point.manifest.kinds:
             for segment in kind.segments:
                 if paths.list_path(segment.file.id) not in self._condemned_files:
@@ -192,22 +189,21 @@ class Run:
         old = {i.id: i for source in self._sources for i in source.manifest.indexes}
         if not used - self.packs.names:
             old = {}  # nothing was taken over: the run's own index resolves all
-        rows = self.packs.index_rows()
+        places = {digest: place for digest, place in self.known.items() if place[0] in self.packs.names}
         packs = list(self.packs.stored)
-        if len(old) + bool(rows) > MAX_INDEXES:
+        if len(old) + bool(places) > MAX_INDEXES:
             # Merge the smaller ones only: the large first index of a repository is not written again each time.
             ordered = sorted(old.values(), key=lambda ref: ref.length)
             for index in ordered[: len(ordered) - MAX_INDEXES // 2]:
                 key = paths.index_path(index.id)
                 more, named = decode_index(key, await files.read_named(key, index))
                 keep = {ref.id for ref in named} & used
-                rows += [row for row in more if row.pack in keep]
+                places = {d: place for d, place in more.items() if place[0] in keep} | places
                 packs += [ref for ref in named if ref.id in keep]
                 del old[index.id]
-        if rows:
+        if places:
             index_id = f"{self.id}-1"
-            unique: dict[Digest, IndexRow] = {row.digest: row for row in reversed(rows)}
-            data = await asyncio.to_thread(encode_index, list(unique.values()), packs)
+            data = await asyncio.to_thread(encode_index, places, packs)
             old[index_id] = await files.create(paths.index_path(index_id), index_id, data)
         return tuple(old.values())
 

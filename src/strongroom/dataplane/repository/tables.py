@@ -4,8 +4,7 @@ Columns are described in docs/format/repository.md, "Lists" and "Indexes".
 """
 
 import zlib
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import pyarrow as pa
@@ -143,34 +142,35 @@ def _refs(columns: dict[str, list[object]], name: str) -> list[BlobRef | None]:
     ]
 
 
-class IndexRow(NamedTuple):
-    """Where one blob lies."""
-
-    digest: Digest
-    pack: str
-    row_group: int
+Place = tuple[str, int]
+"""Where a blob lies: pack id and row group number."""
 
 
-def encode_index(rows: Iterable[IndexRow], packs: Sequence[FileRef]) -> memoryview:
-    """Return an index as Parquet bytes: *rows* sorted by digest, *packs* named in the file's metadata."""
-    ordered = sorted(rows)
+def encode_index(places: Mapping[Digest, Place], packs: Sequence[FileRef]) -> memoryview:
+    """Return an index as Parquet bytes: rows sorted by digest, *packs* named in the file's metadata."""
+    ordered = sorted(places)
     table = pa.table(
         {
-            "digest": [r.digest for r in ordered],
-            "pack": [r.pack for r in ordered],
-            "row_group": [r.row_group for r in ordered],
+            "digest": ordered,
+            "pack": [places[d][0] for d in ordered],
+            "row_group": [places[d][1] for d in ordered],
         },
         schema=INDEX_SCHEMA,
     )
     return _write(table, ["pack"], {INDEX_PACKS: msgspec.json.encode(packs)})
 
 
-def decode_index(path: str, data: bytes) -> tuple[list[IndexRow], list[FileRef]]:
-    """Return an index's rows and the packs it names. Raises `Damaged`."""
+def decode_index(path: str, data: bytes) -> tuple[dict[Digest, Place], list[FileRef]]:
+    """Return where an index says each blob lies, and the packs it names. Raises `Damaged`."""
     table = read_table(path, data, INDEX_SCHEMA)
     packs = named_packs(path, pq.read_metadata(pa.BufferReader(data)))
     columns = [table[name].to_pylist() for name in ("digest", "pack", "row_group")]
-    return [IndexRow(*row) for row in zip(*columns, strict=True)], packs
+    shared: dict[Place, Place] = {}  # one tuple for each row group, not for each blob
+    places = {}
+    for digest, pack, row_group in zip(*columns, strict=True):
+        place = (pack, row_group)
+        places[digest] = shared.setdefault(place, place)
+    return places, packs
 
 
 def named_packs(path: str, metadata: pq.FileMetaData) -> list[FileRef]:
