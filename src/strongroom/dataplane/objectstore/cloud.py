@@ -4,11 +4,13 @@ obstore repeats what failed on the way (connections, 5xx, 429) with back-off; a 
 reported, not repeated, unless the server answered with an error first. No obstore type or error leaves this module.
 """
 
+import os
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from http import HTTPStatus
 from ipaddress import ip_address
 from itertools import islice
 from pathlib import Path
@@ -73,21 +75,23 @@ BRISK = Patience(connect=5, request=20, stall=15, retries=2, total=20)
 class CloudStore:
     """An `ObjectStore` in a container or bucket. Made by `open_cloud_store`, which also asks whether it is there."""
 
-    def __init__(
-        self,
-        location: AzureLocation | S3Location | GcsLocation,
-        environment: Mapping[str, str],
-        patience: Patience,
-    ) -> None:
+    def __init__(self, location: AzureLocation | S3Location | GcsLocation, patience: Patience) -> None:
         self.url = location.url
         self.bytes_read = 0
         self.bytes_written = 0
         self.requests = 0
         # Azure Blob has no "last n bytes".
         self._suffix_ranges = not isinstance(location, AzureLocation)
-        with self._translated(""):
-            self._store = _build(location, environment, patience)
-            self._brisk = _build(location, environment, BRISK)
+        try:
+            self._store = _build(location, patience)
+            self._brisk = _build(location, BRISK)
+        except BaseError as error:
+            # Nothing was sent yet: the URL is parsed, so what obstore cannot read is a variable's value.
+            raise StoreDenied(
+                f"the credentials for {self.url} cannot be read ({_reason(error)})",
+                hint="Check the credentials in the environment: a key may be cut or quoted",
+                store=self.url,
+            ) from error
 
     async def require_readable(self) -> None:
         """Raise what is wrong, if the container cannot be listed: one request, no waiting for a dead endpoint."""
@@ -205,47 +209,59 @@ class CloudStore:
 
 def _translate(error: Exception, url: str, key: str, *, writing: bool) -> ObjectStoreError:
     what = f"{key} in {url}" if key else url
+    status = _status(error)
     match error:
         case AlreadyExistsError() | PreconditionError():
             return ObjectExists(f"{key} exists already in {url}", store=url, key=key)
         case FileNotFoundError() if key and not writing:
             return ObjectNotFound(f"{key} is not in {url}", store=url, key=key)
-        case FileNotFoundError():
-            return StoreMissing(
-                f"the container or bucket of {url} does not exist",
-                hint="Correct the URL, or make the container with the provider's own tools",
-                store=url,
-                key=key,
-            )
-        case UnauthenticatedError() | PermissionDeniedError():
-            return StoreDenied(
-                f"{what}: the store refused the credentials or the permission: {_reason(error)}",
-                hint="Check the credentials in the environment and what they may do in this container",
-                store=url,
-                key=key,
-            )
-        case _:
-            return StoreUnavailable(
-                f"{what}: the store did not answer as it should: {_reason(error)}",
-                hint="Check the endpoint and the network, then try again",
-                store=url,
-                key=key,
-            )
+    if isinstance(error, FileNotFoundError) or status == HTTPStatus.NOT_FOUND:
+        return StoreMissing(
+            f"the container or bucket of {url} does not exist ({_reason(error)})",
+            hint="Correct the URL, or make the container with the provider's own tools",
+            store=url,
+            key=key,
+        )
+    refused = isinstance(error, UnauthenticatedError | PermissionDeniedError)
+    if refused or status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return StoreDenied(
+            f"{what}: the store refused the credentials or the permission ({_reason(error)})",
+            hint="Check the credentials in the environment, their expiry, and what they may do in this container",
+            store=url,
+            key=key,
+        )
+    return StoreUnavailable(
+        f"{what}: the store did not answer as it should ({_reason(error)})",
+        hint="Check the endpoint and the network, then try again",
+        store=url,
+        key=key,
+    )
+
+
+def _status(error: Exception) -> int | None:
+    """Return the HTTP status inside *error*: obstore has typed errors for single objects, only text for listings.
+
+    `tests/contract/test_objectstore_cloud.py` notices if a new obstore words it otherwise.
+    """
+    found = re.search(r"status code: (\d{3})\b", str(error))
+    return int(found[1]) if found else None
 
 
 def _reason(error: Exception) -> str:
-    """Return what *error* says in one line, without the query of any URL: a SAS token's signature stands there."""
-    head, _, rest = str(error).partition("\n\nDebug source:")
-    line = " ".join(re.sub(r"\?\S*", "", head).split())
-    # The operating system's reason stands innermost in the debug text only.
-    system = re.findall(r"\(os error \d+\)|message: \"([^\"]+)\"|dns error", rest)
-    found = [one for one in system if one]
-    return f"{line[:REASON_CHARACTERS]}{': ' + found[-1] if found else ''}"
+    """Return in a few words why: the status and the provider's code, or the system's reason, or obstore's sentence."""
+    text = str(error)
+    status, code = _status(error), re.search(r"<Code>(\w+)</Code>", text)
+    if status is not None:
+        return f"HTTP {status}{' ' + code[1] if code else ''}"
+    sentence, _, debug = text.partition("Debug source:")
+    # The innermost reason (connection refused, a name that does not resolve) stands in the debug text only.
+    system = re.findall(r'(?:message: |error: |source: )"([^"]+)"', debug)
+    # The query of a URL may hold a SAS token's signature. obstore hides it; so do we.
+    line = " ".join(re.sub(r"\?\S*", "", sentence.rpartition(" - ")[2]).split())
+    return f"{line}{': ' + system[-1] if system else ''}"[:REASON_CHARACTERS]
 
 
-def _build(
-    location: AzureLocation | S3Location | GcsLocation, environment: Mapping[str, str], patience: Patience
-) -> AzureStore | S3Store | GCSStore:
+def _build(location: AzureLocation | S3Location | GcsLocation, patience: Patience) -> AzureStore | S3Store | GCSStore:
     endpoint = location.endpoint
     client: ClientConfig = {
         # Only where somebody wrote http:// into the URL: never through a variable of the environment.
@@ -254,7 +270,7 @@ def _build(
         "timeout": timedelta(seconds=patience.request),
         "read_timeout": timedelta(seconds=patience.stall),
     }
-    bundle = environment.get("SSL_CERT_FILE")  # OpenSSL's variable, for a store behind a private CA
+    bundle = os.environ.get("SSL_CERT_FILE")  # OpenSSL's variable, for a store behind a private CA
     if bundle:
         client["root_certificate"] = _read_bundle(bundle, location.url)
     retry: RetryConfig = {
@@ -274,8 +290,9 @@ def _build(
                 "endpoint": _azure_endpoint(location),
                 "use_emulator": False,
             }
-            if key := environment.get("AZURE_STORAGE_KEY"):
-                azure.setdefault("account_key", key)
+            # obstore reads the other names by itself, and prefers what it is given.
+            if "AZURE_STORAGE_ACCOUNT_KEY" not in os.environ and (key := os.environ.get("AZURE_STORAGE_KEY")):
+                azure["account_key"] = key
             return AzureStore(
                 location.container, prefix=prefix, config=azure, client_options=client, retry_config=retry
             )
@@ -331,11 +348,9 @@ def _read_bundle(path: str, url: str) -> bytes:
         ) from error
 
 
-async def open_cloud_store(
-    location: AzureLocation | S3Location | GcsLocation, environment: Mapping[str, str], patience: Patience
-) -> CloudStore:
+async def open_cloud_store(location: AzureLocation | S3Location | GcsLocation, patience: Patience) -> CloudStore:
     """Return the store at *location* after one request to it; raises as `open_store` says."""
-    require_credentials(location, environment)
-    store = CloudStore(location, environment, patience)
+    require_credentials(location, os.environ)
+    store = CloudStore(location, patience)
     await store.require_readable()
     return store

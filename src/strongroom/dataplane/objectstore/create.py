@@ -1,17 +1,35 @@
 """Conditional create as the repository needs it: repeatable after a lost reply, and refused where it is not real."""
 
+import asyncio
+import random
 import secrets
 
-from strongroom.dataplane.objectstore.errors import ObjectExists, ObjectNotFound, StoreUnsafe
+from strongroom.dataplane.objectstore.errors import ObjectExists, ObjectNotFound, StoreUnavailable, StoreUnsafe
 from strongroom.dataplane.objectstore.port import Key, ObjectStore, parse_key
+
+# Before the second and third attempt, ± half. Drivers have waited already where no connection came about.
+_WAITS = (0.2, 2.0)  # seconds
 
 
 async def create_once(store: ObjectStore, key: Key, data: bytes | memoryview) -> None:
     """Create the object; if the key is taken, succeed if and only if the stored bytes are *data*.
 
-    So the call may be repeated after any lost request or reply, and a driver may repeat it unseen. Raises
-    `ObjectExists` if others' bytes are there, and what `ObjectStore.put` and `get` raise.
+    That makes the create repeatable: it is repeated here after `StoreUnavailable`, as the lost reply of a create that
+    happened looks like that, and drivers do not repeat a create by themselves. Raises `ObjectExists` if others' bytes
+    are there, and what `ObjectStore.put` and `get` raise.
     """
+    for wait in (*_WAITS, None):
+        try:
+            await _create(store, key, data)
+        except StoreUnavailable:
+            if wait is None:
+                raise
+            await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
+        else:
+            return
+
+
+async def _create(store: ObjectStore, key: Key, data: bytes | memoryview) -> None:
     try:
         await store.put(key, data)
     except ObjectExists:

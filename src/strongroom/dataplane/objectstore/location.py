@@ -108,8 +108,11 @@ def parse_location(url: str) -> Location:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise StoreMisused("the repository URL cannot be read", hint=f"Write one of {FORMS}") from error
+    except ValueError:
+        # Not chained: it repeats what stands after the first colon, which may be a secret key with a slash in it.
+        raise StoreMisused(
+            "the repository URL cannot be read", hint=f"Write one of {FORMS}, with no user or password"
+        ) from None
     scheme = parts.scheme
     if scheme not in ("file", "memory", "az", "s3", "gs"):
         raise StoreMisused(_describe_foreign(parts), hint=f"Write one of {FORMS}")
@@ -206,8 +209,10 @@ def _endpoint(scheme: str, parameters: dict[str, str]) -> str | None:
         parts = urlsplit(endpoint)
         host = parts.hostname
         _ = parts.port  # raises where it is not a number
-    except ValueError as error:
-        raise StoreMisused("the endpoint in the repository URL cannot be read") from error
+    except ValueError:
+        raise StoreMisused(
+            "the endpoint in the repository URL cannot be read", hint="Write ?endpoint=https://host[:port][/path]"
+        ) from None
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise StoreMisused(
             "the endpoint in the repository URL holds a user, a query or a fragment",

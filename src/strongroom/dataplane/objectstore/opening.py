@@ -1,7 +1,5 @@
 """Opens the object store that a URL names."""
 
-import os
-
 from strongroom.dataplane.objectstore.cloud import PATIENCE, Patience, open_cloud_store
 from strongroom.dataplane.objectstore.filesystem import FilesystemStore
 from strongroom.dataplane.objectstore.location import (
@@ -26,4 +24,4 @@ async def open_store(url: str, *, create: bool = False, patience: Patience = PAT
         case MemoryLocation(name):
             return MemoryStore(name, create=create)
         case location:
-            return await open_cloud_store(location, os.environ, patience)
+            return await open_cloud_store(location, patience)
