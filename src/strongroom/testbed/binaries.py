@@ -51,7 +51,7 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class GoModule:
-    """A folder of `go/` with its pinned go.mod and go.sum, and what is made from it."""
+    """A folder of `go/` (or an absolute one) with its pinned go.mod and go.sum, and what is made from it."""
 
     folder: str
     programs: tuple[Program, ...]
@@ -131,7 +131,7 @@ def locate(report: Report, modules: Iterable[GoModule] = MODULES) -> Binaries:
     paths: dict[str, Path] = {}
     missing: list[tuple[GoModule, Program | Files, Path]] = []
     for module in modules:
-        built = cache_folder() / "bin" / f"{module.folder}-{_content_hash(module)}"
+        built = cache_folder() / "bin" / f"{Path(module.folder).name}-{_content_hash(module)}"
         parts: tuple[Program | Files, ...] = (*module.programs, *module.files)
         for part in parts:
             candidates = [folder / part.name for folder in (*named, built)]

@@ -18,10 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Self
 
-from strongroom.testbed import certificates, components, objects, processes
+from strongroom.testbed import certificates, compaction, components, objects, processes
 from strongroom.testbed.access import Connection
 from strongroom.testbed.binaries import CRDS, Binaries, Report, locate
 from strongroom.testbed.errors import ComponentFailed, NoTestbed, ServerRefused, ServerUnreachable, TestbedExists
+from strongroom.testbed.identities import make_identities
 from strongroom.testbed.layout import Layout, State, free_ports, taken
 from strongroom.testbed.options import TestbedOptions
 
@@ -248,17 +249,22 @@ class Testbed:
     def revision(self) -> int:
         """Return etcd's revision now."""
         with self._store() as store:
-            key = base64.b64encode(b"\0").decode()
-            return int(store.post("/v3/kv/range", {"key": key, "count_only": True})["header"]["revision"])
+            return compaction.revision(store)
 
-    def compact(self) -> int:
+    def compact(self, *, wait: bool = True) -> int:
         """Compact etcd to its revision now and return that: every older one is gone, as after the compaction interval.
 
-        With `etcd_servers_overrides` the second etcd is left alone.
+        The API server goes on serving older revisions from its memory until it notices, up to 15 s later; with *wait*
+        this returns when it has, for every kind. With the option
+        `apiserver_flags=("--feature-gates=ListFromCacheSnapshot=false",)` it keeps none, and there is nothing to wait
+        for. With `etcd_servers_overrides` the second etcd is left alone.
         """
         with self._store() as store:
-            revision = self.revision()
-            store.post("/v3/kv/compaction", {"revision": str(revision), "physical": True})
+            revision = compaction.compact(store)
+        if wait:
+            with self._api() as api:
+                forgotten = compaction.Forgotten(api, revision - 1)
+                self._await(forgotten, f"the end of revision {revision - 1}", components.APISERVER)
         return revision
 
     def save_etcd(self, folder: Path) -> None:
@@ -322,7 +328,7 @@ class Testbed:
     def _make_files(self) -> None:
         layout = self._layout
         layout.make()
-        _make_certificates(layout, self.server)
+        make_identities(layout, self.server)
         certificates.write_private(layout.root / "audit-policy.json", json.dumps(objects.AUDIT_POLICY).encode())
         self._state.write(layout)
 
@@ -495,35 +501,3 @@ def _clear(layout: Layout) -> None:
     for path in layout.root.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-
-
-def _make_certificates(layout: Layout, server: str) -> None:
-    pki = layout.pki
-    authority = certificates.make_authority("strongroom-testbed")
-    etcd_authority = certificates.make_authority("strongroom-testbed-etcd")
-    proxy_authority = certificates.make_authority("strongroom-testbed-front-proxy")
-    authority.write(pki, "ca")
-    etcd_authority.write(pki, "etcd-ca")
-    proxy_authority.write(pki, "front-proxy-ca")
-    own = ("127.0.0.1",)
-    certificates.make_server(authority, "kube-apiserver", (*own, components.SERVICE_ADDRESS)).write(pki, "apiserver")
-    certificates.make_server(authority, "strongroom-testbed-component", own).write(pki, "component")
-    certificates.make_server(etcd_authority, "etcd", own).write(pki, "etcd")
-    certificates.make_client(etcd_authority, "kube-apiserver").write(pki, "etcd-client")
-    certificates.make_client(proxy_authority, "front-proxy").write(pki, "front-proxy")
-    private, public = certificates.make_signing_key()
-    certificates.write_private(pki / "service-account.key", private)
-    certificates.write_private(pki / "service-account.pub", public)
-    admins = ("system:masters",)
-    admin = certificates.make_client(authority, "strongroom-testbed-admin", admins)
-    admin.write(pki, "admin")
-    certificates.write_private(layout.kubeconfig, certificates.kubeconfig(server, authority.certificate, admin))
-    for name, user, groups in (
-        ("controller-manager", "system:kube-controller-manager", ()),
-        ("scheduler", "system:kube-scheduler", ()),
-        ("kwok", "strongroom-testbed-kwok", admins),
-        ("storage", "strongroom-testbed-storage", admins),
-    ):
-        client = certificates.make_client(authority, user, groups)
-        document = certificates.kubeconfig(server, authority.certificate, client)
-        certificates.write_private(pki / f"{name}.kubeconfig", document)

@@ -67,6 +67,11 @@ def recorded(record: Path) -> Process | None:
         return None
 
 
+def current() -> Process:
+    """Return the process that this runs in."""
+    return _parse(Path("/proc/self/stat").read_text())
+
+
 def _parse(stat: str) -> Process:
     fields = stat.rpartition(")")[2].split()
     return Process(int(stat.split(maxsplit=1)[0]), int(fields[_START_TIME]))

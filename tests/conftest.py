@@ -1,0 +1,55 @@
+"""Fixtures for every tier: a real control plane, shared by all workers of a run, or one of a test's own."""
+
+import contextlib
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from strongroom.testbed.cluster import Testbed
+from strongroom.testbed.options import TestbedOptions
+from strongroom.testbed.sharing import shared_testbed, sweep
+
+
+@pytest.fixture(scope="session")
+def testbeds_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of this run's clusters, the same one in all its workers."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    # A run that was killed leaves its clusters running: whoever comes next ends them.
+    for folder in root.parent.glob("pytest-*/testbeds/*"):
+        if folder.parent.parent != root:
+            sweep(folder)
+    return root / "testbeds"
+
+
+@pytest.fixture(scope="session")
+def testbed(testbeds_folder: Path) -> Iterator[Testbed]:
+    """The cluster that all tests share. Use a namespace of your own, and leave cluster-wide things as they were."""
+    with shared_testbed(testbeds_folder / "shared") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def own_testbed(testbeds_folder: Path) -> Iterator[Callable[..., Testbed]]:
+    """Start a cluster that the test may break: `own_testbed(TestbedOptions(...))`. It ends with the test."""
+    with contextlib.ExitStack() as clusters:
+
+        def start(options: TestbedOptions | None = None) -> Testbed:
+            folder = testbeds_folder / f"own-{uuid.uuid4().hex[:8]}"
+            return clusters.enter_context(shared_testbed(folder, options))
+
+        yield start
+
+
+@pytest.fixture
+def namespace(testbed: Testbed, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A new, empty namespace of the shared cluster, named after the test. It is deleted afterwards."""
+    stem = re.sub("[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:40].strip("-")
+    name = f"{stem}-{uuid.uuid4().hex[:6]}"
+    testbed.kubectl("create", "namespace", name)
+    yield name
+    testbed.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
