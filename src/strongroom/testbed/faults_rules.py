@@ -85,7 +85,8 @@ class Recorded:
 class Rule:
     """Does *action* to requests of *method* (None: any) whose path with query contains the regex *path*.
 
-    The first *skip* matches pass; after them *times* fire (None: all). *on_match* is called in the proxy's thread
+    The first *skip* matches pass; after them *times* fire (None: all). Requests that an earlier rule took do not count,
+    so rules with *times* stand in a row as they were added. *on_match* is called in the proxy's thread
     right before the action. *seen* and *fired* count.
     """
 
