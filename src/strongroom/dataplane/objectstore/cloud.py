@@ -68,8 +68,8 @@ class Patience:
 
 
 PATIENCE = Patience()
-# At opening, and to find out why a call failed, somebody waits for the answer.
-BRISK = Patience(connect=5, request=20, stall=15, retries=2, total=20)
+# At opening, and to find out why a call failed, somebody waits for a small answer: 20 s in all if none comes.
+BRISK = Patience(connect=5, request=10, stall=10, retries=2, total=12)
 
 
 class CloudStore:
@@ -218,7 +218,7 @@ def _translate(error: Exception, url: str, key: str, *, writing: bool) -> Object
     if isinstance(error, FileNotFoundError) or status == HTTPStatus.NOT_FOUND:
         return StoreMissing(
             f"the container or bucket of {url} does not exist ({_reason(error)})",
-            hint="Correct the URL, or make the container with the provider's own tools",
+            hint="Correct the URL or its endpoint, or make the container with the provider's own tools",
             store=url,
             key=key,
         )
