@@ -1,0 +1,91 @@
+"""A process that takes volume snapshots, or sweeps, and is killed just before its n-th write. Not a test.
+
+Usage: snapshots_victim.py JSON. The document names what to do (`release`, `abandon` or `sweep`), the write before which
+to die, and whose volumes. A write is a request that changes the cluster, or the commit: a file with the handles that
+the manifest would name.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from strongroom.dataplane.kube.api import KubeApi
+from strongroom.dataplane.kube.discovery import discover
+from strongroom.dataplane.kube.transport import Call
+from strongroom.dataplane.snapshots.claims import claim_from_object, volume_from_object
+from strongroom.dataplane.snapshots.session import SnapshotSession
+from strongroom.dataplane.snapshots.sweep import sweep_orphans
+
+
+class Fate:
+    """Counts writes, and kills this very process before the one that is named."""
+
+    def __init__(self, before: int) -> None:
+        self.before = before
+        self.writes = 0
+
+    def write(self) -> None:
+        self.writes += 1
+        if self.writes == self.before:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def doom(api: KubeApi, fate: Fate) -> None:
+    """Let *fate* strike at the door of the transport: every request goes through it."""
+    request = api._transport.request
+
+    async def counted(call: Call) -> bytes:
+        if call.method != "GET":
+            fate.write()
+        return await request(call)
+
+    api._transport.request = counted  # type: ignore[method-assign]
+
+
+async def items(api: KubeApi, path: str) -> list[bytes]:
+    answer = json.loads(await api.get_path(path))
+    return [msgspec.json.encode(item) for item in answer["items"]]
+
+
+async def main(order: dict[str, Any]) -> None:
+    fate = Fate(order["before"])
+    async with KubeApi.from_kubeconfig(Path(order["kubeconfig"])) as api:
+        discovery = await discover(api)
+        doom(api, fate)
+        if order["do"] == "sweep":
+            later = datetime.now(UTC) + timedelta(hours=1)
+            handles = set(order["handles"])
+            await sweep_orphans(api, discovery, set(), later, handles, repository_id=order["repository"])
+            return
+        path = f"/api/v1/namespaces/{order['namespace']}/persistentvolumeclaims"
+        claims = [claim_from_object(item) for item in await items(api, path)]
+        volumes = [volume_from_object(item) for item in await items(api, "/api/v1/persistentvolumes")]
+        session = await SnapshotSession.start(
+            api,
+            discovery,
+            order["run"],
+            claims,
+            {volume.name: volume for volume in volumes},
+            {},
+            repository_id=order["repository"],
+        )
+        await session.cut()
+        taken = datetime.now(UTC)
+        await session.ready()
+        entries, _ = session.entries({claim.uid: claim for claim in claims}, taken)
+        if order["do"] == "abandon":
+            await session.abandon()
+            return
+        fate.write()
+        Path(order["manifest"]).write_text(json.dumps([entry.handle for entry in entries]))
+        await session.release()
+
+
+asyncio.run(main(json.loads(sys.argv[1])))
