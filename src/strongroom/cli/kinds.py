@@ -9,9 +9,9 @@ from collections.abc import Callable
 import msgspec
 
 from strongroom.dataplane.collector.selection import resolve
-from strongroom.dataplane.collector.selectors import AnyOf
 from strongroom.dataplane.kube.discovery import Discovery
 from strongroom.dataplane.kube.kinds import Kind
+from strongroom.dataplane.kube.selectors import AnyOf
 from strongroom.dataplane.repository.model import KindEntry, Manifest, ObjectRow, ReadAs, Selection
 
 # `kubectl api-resources` of Kubernetes 1.37, kinds with a short name; (group, kind) to short names.

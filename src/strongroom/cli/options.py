@@ -85,6 +85,7 @@ class SelectionOptions:
 
 
 EVERYTHING = SelectionOptions()
+NO_CLUSTER_NAMED = ClusterOptions()
 
 
 def pairs(option: str, texts: Sequence[str]) -> dict[str, str]:

@@ -168,14 +168,15 @@ def _emit_view(options: Output, view: Table | Facts | str) -> None:
         note(options, text)
 
 
-def _emit_table(table: Table) -> None:
+def _emit_table(table: Table, *, keep_case: bool = False) -> None:
     rows = [[cell(value) for value in row] for row in table.rows]
     if sys.stdout.isatty():
         _emit_rich(table.columns, rows)
         return
     # Not a terminal: no frame, nothing cut off, columns apart by two spaces as kubectl prints them.
     widths = [max([len(name), *(len(row[i]) for row in rows)]) for i, name in enumerate(table.columns)]
-    for line in [[name.upper() for name in table.columns], *rows]:
+    heading = table.columns if keep_case else [name.upper() for name in table.columns]
+    for line in [heading, *rows]:
         text = "  ".join(f"{value:<{width}}" for value, width in zip(line, widths, strict=True))
         sys.stdout.write(text.rstrip() + "\n")
 
@@ -234,8 +235,9 @@ class ListWriter:
     nothing more is printed, and JSON is left open: a reader must not take the part for the whole.
     """
 
-    def __init__(self, options: Output, columns: Sequence[str], *, empty: str = "") -> None:
+    def __init__(self, options: Output, columns: Sequence[str], *, empty: str = "", keep_case: bool = False) -> None:
         self._options = options
+        self._keep_case = keep_case
         self._columns = columns
         self._empty = empty
         self._rows: list[Sequence[object]] = []
@@ -269,7 +271,7 @@ class ListWriter:
                 sys.stdout.write("[]\n")
             case Format.TABLE if not self._options.quiet:
                 if self._rows or not self._empty:
-                    _emit_table(Table(self._columns, self._rows))
+                    _emit_table(Table(self._columns, self._rows), keep_case=self._keep_case)
                 else:
                     note(self._options, self._empty)
             case _:

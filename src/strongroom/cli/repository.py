@@ -5,11 +5,17 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from strongroom.cli.documents import document
-from strongroom.cli.options import RepositoryOptions, duration_seconds
-from strongroom.cli.output import DEFAULT_OUTPUT, Facts, Output, emit, note
+from strongroom.cli.options import NO_CLUSTER_NAMED, ClusterOptions, RepositoryOptions, duration_seconds
+from strongroom.cli.output import DEFAULT_OUTPUT, Facts, Output, Table, emit, note, size_text
+from strongroom.cli.progress import progress
 from strongroom.cli.session import open_repository
+from strongroom.cli.volumes import NO_CLUSTER, snapshot_deleter, sweep_leftovers, waiting_document, waiting_table
 from strongroom.dataplane.objectstore.opening import open_store
+from strongroom.dataplane.repository.check import Finding
+from strongroom.dataplane.repository.check import check as check_repository
+from strongroom.dataplane.repository.prune import prune as prune_repository
 from strongroom.dataplane.repository.repository import MAX_RUN_SECONDS, Repository
+from strongroom.dataplane.repository.seen import Seen, load_seen, save_seen
 from strongroom.errors import ExitCode
 
 app = App(name="repository", help="Make, inspect, check and prune a repository.")
@@ -99,3 +105,108 @@ async def info(*, repository: RepositoryOptions, output: Output = DEFAULT_OUTPUT
     shown = {name: value for name, value in view.items() if value is not None}
     emit(output, found, Facts(shown, ids=[opened.info.id]))
     return ExitCode.DAMAGED if damaged else ExitCode.WHOLE
+
+
+@app.command
+async def check(
+    *,
+    repository: RepositoryOptions,
+    read_data: Annotated[bool, Parameter(negative="")] = False,
+    output: Output = DEFAULT_OUTPUT,
+) -> ExitCode:
+    """Check structure, signatures and sequence of a repository. Exits with 4 when something is damaged.
+
+    The newest recovery points are remembered under ${XDG_STATE_HOME:-~/.local/state}/strongroom, so that a later check
+    finds a repository that was rolled back as a whole.
+
+    Parameters
+    ----------
+    read_data
+        Read every stored byte too.
+    """
+    async with open_repository(repository) as opened:
+        seen = load_seen(opened.info.id)
+        with progress(output) as bar:
+            bar.report("checking every byte" if read_data else "checking structure")
+            report = await check_repository(opened, read_data=read_data, seen=seen)
+        if report.sound:
+            # Only a sound state is worth remembering: a forged one must not take the place of what was seen.
+            remembered = seen or Seen(config=opened.config_sha256)
+            for writer, newest in report.newest.items():
+                remembered.note(writer, newest.sequence, newest.sha256)
+            save_seen(opened.info.id, remembered)
+    found = {
+        "sound": report.sound,
+        "points": report.points,
+        "files": report.files,
+        "bytesRead": report.bytes_read,
+        "readData": report.read_data,
+        "memory": report.memory,
+        "damage": [_finding(finding) for finding in report.damage],
+        "notes": [_finding(finding) for finding in report.notes],
+    }
+    view = {
+        "sound": report.sound,
+        "recovery points": report.points,
+        "files": report.files,
+        "read": size_text(report.bytes_read) + ("" if read_data else " (lists and indexes; --read-data reads all)"),
+        "held against": report.memory or "no memory of this machine: this was its first check here",
+    }
+    damage = Table(
+        ("damaged", "problem", "hurts"), [(f.subject, f.problem, ", ".join(f.points)) for f in report.damage]
+    )
+    notes = Table(("note on", "what"), [(f.subject, f.problem) for f in report.notes])
+    tables = [table for table, shown in ((damage, report.damage), (notes, report.notes)) if shown]
+    emit(output, found, Facts(view, ids=[finding.subject for finding in report.damage], tables=tables))
+    return ExitCode.WHOLE if report.sound else ExitCode.DAMAGED
+
+
+def _finding(finding: Finding) -> dict[str, object]:
+    return {"subject": finding.subject, "problem": finding.problem, "recoveryPoints": list(finding.points)}
+
+
+@app.command
+async def prune(
+    *, repository: RepositoryOptions, cluster: ClusterOptions = NO_CLUSTER_NAMED, output: Output = DEFAULT_OUTPUT
+) -> ExitCode:
+    """Collect what no recovery point needs, in two steps: condemn now, delete twice the longest run later.
+
+    With --kubeconfig or --context, CSI snapshots of deleted points that are still there are deleted through that
+    cluster, and what dead runs left in it is removed. Snapshots that are still there make the exit code 3.
+    """
+    swept: list[str] = []
+    why_not = ""
+    async with open_repository(repository) as opened, snapshot_deleter(cluster, output) as deleter:
+        with progress(output) as bar:
+            bar.report("reading manifests")
+            report = await prune_repository(opened, delete_volumes=deleter)
+            if deleter:
+                bar.report("looking for leftovers in the cluster")
+                swept, why_not = await sweep_leftovers(opened, deleter)
+    reasons = deleter.reasons if deleter else {}
+    waiting = [waiting_document(volume, reasons.get(volume.handle, NO_CLUSTER)) for volume in report.waiting_volumes]
+    found = {
+        "condemnedFiles": report.condemned_files,
+        "condemnedBytes": report.condemned_bytes,
+        "condemnedPoints": list(report.condemned_points),
+        "sweptFiles": report.swept_files,
+        "sweptBytes": report.swept_bytes,
+        "sweptPoints": list(report.swept_points),
+        "nextSweep": report.next_sweep,
+        "snapshotsLeft": waiting,
+        "leftovers": swept,
+        "leftoversNotSwept": why_not,
+    }
+    view = {
+        "condemned": f"{report.condemned_files} files ({size_text(report.condemned_bytes)})",
+        "deleted": f"{report.swept_files} files ({size_text(report.swept_bytes)})",
+        "points gone": ", ".join(report.swept_points) or "none",
+        "next files due": report.next_sweep or "none",
+    }
+    if why_not:
+        view["leftovers in the cluster"] = f"left alone: {why_not}"
+    tables = [waiting_table(report.waiting_volumes, reasons)] if waiting else []
+    if swept:
+        tables.append(Table(("leftover in the cluster",), [(line,) for line in swept]))
+    emit(output, found, Facts(view, ids=list(report.swept_points), tables=tables))
+    return ExitCode.INCOMPLETE if waiting or why_not else ExitCode.WHOLE

@@ -1,0 +1,89 @@
+"""Joins repository and cluster where CSI snapshots have to go: deletion of recovery points, and prune."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from strongroom.cli.options import ClusterOptions
+from strongroom.cli.output import Output, Table
+from strongroom.cli.session import connect
+from strongroom.dataplane.kube.api import KubeApi
+from strongroom.dataplane.kube.discovery import Discovery, discover
+from strongroom.dataplane.repository import paths
+from strongroom.dataplane.repository.errors import NoSuchPoint, RepositoryError
+from strongroom.dataplane.repository.model import VolumeEntry
+from strongroom.dataplane.repository.repository import Repository
+from strongroom.dataplane.snapshots.delete import delete_snapshots
+from strongroom.dataplane.snapshots.sweep import sweep_orphans
+
+
+@dataclass
+class SnapshotDeleter:
+    """Deletes CSI snapshots through one cluster; `reasons` holds, by handle, why one is still there."""
+
+    api: KubeApi
+    discovery: Discovery
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    async def __call__(self, volumes: Sequence[VolumeEntry]) -> Sequence[VolumeEntry]:
+        """Delete the snapshots of *volumes*; return the entries whose snapshot is not confirmed gone."""
+        outcomes = await delete_snapshots(self.api, self.discovery, volumes)
+        self.reasons.update((each.entry.handle, each.reason) for each in outcomes if not each.deleted)
+        return [each.entry for each in outcomes if not each.deleted]
+
+
+@asynccontextmanager
+async def snapshot_deleter(cluster: ClusterOptions, output: Output) -> AsyncIterator[SnapshotDeleter | None]:
+    """Connect to the cluster that was named; None if none was: a repository needs no cluster."""
+    if cluster.kubeconfig is None and cluster.context is None:
+        yield None
+        return
+    async with connect(cluster, output) as api:
+        yield SnapshotDeleter(api, await discover(api))
+
+
+def waiting_document(volume: VolumeEntry, reason: str) -> dict[str, object]:
+    """Return a snapshot that is still there as documents list it."""
+    return {
+        "namespace": volume.namespace,
+        "claim": volume.claim,
+        "driver": volume.driver,
+        "handle": volume.handle,
+        "reason": reason,
+    }
+
+
+def waiting_table(volumes: Sequence[VolumeEntry], reasons: dict[str, str]) -> Table:
+    """Return the snapshots that are still there, for people."""
+    rows = [(f"{v.namespace}/{v.claim}", v.driver, v.handle, reasons.get(v.handle, NO_CLUSTER)) for v in volumes]
+    return Table(("snapshot still there", "driver", "handle", "reason"), rows)
+
+
+NO_CLUSTER = "no cluster was named: repeat with --kubeconfig"
+
+
+async def sweep_leftovers(repository: Repository, deleter: SnapshotDeleter) -> tuple[list[str], str]:
+    """Remove what dead runs of this repository left in the cluster; return what was done, and why nothing was or "".
+
+    A snapshot that any manifest names is never deleted. So while one manifest cannot be read, nothing is.
+    """
+    window = timedelta(seconds=repository.info.max_run_seconds)
+    now = datetime.now(UTC)
+    handles: set[str] = set()
+    for point_id in await repository.point_ids():
+        try:
+            manifest = (await repository.load(point_id)).manifest
+        except NoSuchPoint:
+            continue  # swept since it was listed
+        except RepositoryError as error:
+            return [], f"the manifest of {point_id} cannot be read, so its snapshots are not known: {error.message}"
+        handles.update(volume.handle for volume in manifest.volumes)
+    records = await repository.records()
+    handles.update(volume.handle for record, _ in records.condemned for volume in record.volumes)
+    # Twice the longest run: the store's clock and ours need not agree.
+    live = {paths.file_id(i.key) async for i in repository.store.list(paths.RUNS) if now - i.modified < 2 * window}
+    done = await sweep_orphans(
+        deleter.api, deleter.discovery, live, now - window, handles, repository_id=repository.info.id
+    )
+    return done, ""
