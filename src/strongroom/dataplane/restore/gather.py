@@ -1,0 +1,353 @@
+"""Reads what a plan depends on, on both sides, and feeds the planner kind by kind.
+
+From the recovery point: rows, then the bodies of the chosen ones, in batches. From the target: what it serves, the
+names it has of each chosen kind (metadata only), and the whole object only where names meet. Everything is read by
+lists, so the plan needs the `list` permission; the dry runs that settle what a patch would change need `patch` too.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+
+from strongroom.dataplane.kube.api import KubeApi
+from strongroom.dataplane.kube.discovery import Discovery, discover
+from strongroom.dataplane.kube.errors import KubeError, KubeForbidden, KubeInvalid, KubeNotFound
+from strongroom.dataplane.kube.kinds import Kind
+from strongroom.dataplane.repository.model import BlobRef, ClusterIdentity, KindEntry, ObjectRow
+from strongroom.dataplane.repository.points import RecoveryPoint
+from strongroom.dataplane.restore.candidates import (
+    Candidate,
+    Existing,
+    NamespaceFacts,
+    OwnerKey,
+    SourceObject,
+    StorageClassFacts,
+    TargetState,
+)
+from strongroom.dataplane.restore.model import Conflict, OnExists, Progress, RestorePlan, RestoreRequest
+from strongroom.dataplane.restore.plan import CRD, STATUS_DECIDES, Planner
+from strongroom.dataplane.restore.rules.table import SNAPSHOTS, never_restored
+from strongroom.dataplane.restore.selection import ChosenObjects, check_mapping
+from strongroom.dataplane.restore.three_way import after_dry_run
+
+BATCH_OBJECTS = 500
+BATCH_BYTES = 8 * 1024 * 1024  # of bodies in memory at once; a page of the server is as large
+COMPARES = 8  # comparisons in flight: each is a list of one object and perhaps a dry run; 16 were no faster on 2 cores
+NAMESPACES_LISTED_ONE_BY_ONE = 8  # above it one list of the whole kind is fewer requests
+
+NAMESPACE = Kind("", "v1", "Namespace", "namespaces", False, frozenset())
+STORAGE_CLASS = Kind("storage.k8s.io", "v1", "StorageClass", "storageclasses", False, frozenset())
+DEFAULT_CLASS_ANNOTATION = "storageclass.kubernetes.io/is-default-class"
+CLUSTER_NAMESPACE = "kube-system"
+"""The uid of this Namespace is the field's usual identity of a cluster."""
+
+ProgressFn = Callable[[Progress], None]
+
+
+class _Meta(msgspec.Struct, frozen=True, rename="camel"):
+    name: str
+    uid: str = ""
+    namespace: str = ""
+    resource_version: str = ""
+    deletion_timestamp: str | None = None
+    annotations: dict[str, str] | None = None
+
+
+class _Object(msgspec.Struct, frozen=True, rename="camel"):
+    metadata: _Meta
+    volume_binding_mode: str = ""
+
+
+_DECODE = msgspec.json.Decoder(_Object).decode
+_Names = dict[tuple[str, str], tuple[str, str]]
+"""(namespace, name) to (uid, resourceVersion)."""
+
+
+async def gather_plan(
+    api: KubeApi,
+    point: RecoveryPoint,
+    request: RestoreRequest,
+    *,
+    progress: ProgressFn | None = None,
+) -> RestorePlan:
+    """Return the plan to restore what *request* selects of *point* into the cluster of *api*.
+
+    Changes nothing. Raises `SelectionInvalid` or `SelectorInvalid`, `Damaged` for a point that cannot be read, and a
+    `KubeError` when the target does not answer.
+    """
+    check_mapping(request.map_namespaces)
+    discovery = await discover(api)
+    short_names = {short: (kind.group, kind.kind) for kind in discovery.kinds for short in kind.short_names}
+    chosen = ChosenObjects(request.selection, point.manifest.kinds, short_names)
+    target = await target_state(api, discovery)
+    gathering = _Gathering(api, point, request, chosen, target, progress)
+    return await gathering.run()
+
+
+async def target_state(api: KubeApi, discovery: Discovery) -> TargetState:
+    """Return what the target serves, its namespaces and its storage classes."""
+    namespaces, classes = await asyncio.gather(_objects(api, NAMESPACE), _objects(api, STORAGE_CLASS, whole=True))
+    facts = {
+        item.metadata.name: NamespaceFacts(item.metadata.uid, item.metadata.deletion_timestamp is not None)
+        for item in namespaces
+    }
+    identity = facts.get(CLUSTER_NAMESPACE)
+    return TargetState(
+        cluster=ClusterIdentity(
+            id=identity.uid if identity else "", server=api.server, version=discovery.server_version
+        ),
+        served=_served(discovery),
+        namespaces=facts,
+        storage_classes={
+            item.metadata.name: StorageClassFacts(
+                item.metadata.name,
+                item.volume_binding_mode == "WaitForFirstConsumer",
+                (item.metadata.annotations or {}).get(DEFAULT_CLASS_ANNOTATION) == "true",
+            )
+            for item in classes
+        },
+        snapshots_served=(SNAPSHOTS, "VolumeSnapshotContent") in discovery.versions,
+    )
+
+
+async def _objects(api: KubeApi, kind: Kind, *, whole: bool = False) -> list[_Object]:
+    return [_DECODE(item) async for page in api.list_pages(kind, metadata_only=not whole) for item in page.items]
+
+
+def _served(discovery: Discovery) -> dict[tuple[str, str], tuple[Kind, ...]]:
+    served: dict[tuple[str, str], tuple[Kind, ...]] = {}
+    for kind in discovery.kinds:
+        others = [version for version in discovery.versions.get((kind.group, kind.kind), ()) if version != kind.version]
+        versions = (
+            kind,
+            *(Kind(kind.group, version, kind.kind, kind.plural, kind.namespaced, kind.verbs) for version in others),
+        )
+        served.setdefault((kind.group, kind.kind), versions)
+    return served
+
+
+class _Gathering:
+    """One run of `gather_plan`."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        point: RecoveryPoint,
+        request: RestoreRequest,
+        chosen: ChosenObjects,
+        target: TargetState,
+        progress: ProgressFn | None,
+    ) -> None:
+        self._api = api
+        self._point = point
+        self._request = request
+        self._chosen = chosen
+        self._target = target
+        self._planner = Planner(request, point.manifest, target, secrets.token_hex(8))
+        self._progress = progress
+        self._gate = asyncio.Semaphore(COMPARES)
+        self._dry_run_denied = False
+        self._planned: set[tuple[str, str, str, str]] = set()
+        self._done = 0
+        self._total = 0
+
+    async def run(self) -> RestorePlan:
+        entries = [entry for entry in self._point.manifest.kinds if entry.segments and self._chosen.kind(entry)]
+        self._total = sum(entry.objects for entry in entries)
+        for entry in entries:
+            await self._kind(entry)
+        await self._needed()
+        found = await self._owners(self._planner.unresolved_owners())
+        if self._dry_run_denied:
+            self._planner.warnings.append(
+                "dry runs of patches are not allowed here: the differences may contain defaults of the server"
+            )
+        return self._planner.finish(found)
+
+    async def _kind(self, entry: KindEntry) -> None:
+        reason = never_restored(entry.group, entry.kind)
+        names: _Names | None = None
+        async for rows in self._point.rows(entry):
+            wanted = [row for row in rows if self._chosen.object(row)]
+            if reason:
+                for row in wanted:
+                    self._planner.add_skipped(self._planner.candidate(row, entry), reason)
+            elif wanted:
+                if names is None:
+                    names = await self._names(entry)
+                for batch in batches(wanted):
+                    await self._batch(batch, entry, names)
+            self._done += len(rows)
+            if self._progress is not None:
+                self._progress(Progress(f"plan {entry.kind}", self._done, self._total, 0))
+
+    async def _names(self, entry: KindEntry) -> _Names:
+        """Return what the target has of this kind where the restore would put objects."""
+        served = self._planner.served(entry.group, entry.version, entry.kind, entry.plural, entry.namespaced)
+        if served is None or (served[0].group, served[0].kind) not in self._target.served:
+            return {}
+        kind = served[0]
+        namespaces: list[str | None] = [None]
+        if kind.namespaced:
+            there = self._target_namespaces(entry)
+            if len(there) <= NAMESPACES_LISTED_ONE_BY_ONE:
+                namespaces = list(there)
+        names: _Names = {}
+        for namespace in namespaces:
+            async for page in self._api.list_pages(kind, namespace=namespace, metadata_only=True):
+                for item in page.items:
+                    meta = _DECODE(item).metadata
+                    names[meta.namespace, meta.name] = (meta.uid, meta.resource_version)
+        return names
+
+    def _target_namespaces(self, entry: KindEntry) -> list[str]:
+        """Return the namespaces of the target into which objects of this kind may go; one that ends counts as gone."""
+        sources = {name for segment in entry.segments for name in (segment.first, segment.last)}
+        chosen = self._request.selection.include_namespaces
+        exact = [name for name in chosen if not any(sign in name for sign in "*?[")]
+        if chosen and len(exact) == len(chosen):
+            wanted = {self._request.target_namespace(name) for name in exact}
+        elif len({name.partition("/")[0] for name in sources}) == 1:
+            wanted = {self._request.target_namespace(next(iter(sources)).partition("/")[0])}
+        else:
+            wanted = set(self._target.namespaces)
+        return sorted(name for name in wanted if name in self._target.namespaces)
+
+    async def _batch(self, rows: Sequence[ObjectRow], entry: KindEntry, names: _Names) -> None:
+        key = (entry.group, entry.kind)
+        status_needed = key in STATUS_DECIDES or self._request.wants_status(*key)
+        refs: list[BlobRef] = []
+        for row in rows:
+            refs.append(row.body)
+            if row.managed_fields is not None:
+                refs.append(row.managed_fields)
+            if status_needed and row.status is not None:
+                refs.append(row.status)
+        blobs = await self._point.blobs(refs)
+        sources = [
+            SourceObject(
+                row,
+                blobs[row.body.digest],
+                blobs[row.status.digest] if status_needed and row.status else None,
+                blobs[row.managed_fields.digest] if row.managed_fields else None,
+            )
+            for row in rows
+        ]
+        candidates = [self._planner.candidate(row, entry) for row in rows]
+        meetings = {
+            index: names[candidate.namespace, candidate.name]
+            for index, candidate in enumerate(candidates)
+            if (candidate.namespace, candidate.name) in names and not self._ends(candidate.namespace)
+        }
+        compared = await asyncio.gather(
+            *(self._compare(sources[index], candidates[index], known) for index, known in meetings.items())
+        )
+        existing = dict(zip(meetings, compared, strict=True))
+        for index, (source, candidate) in enumerate(zip(sources, candidates, strict=True)):
+            self._planned.add((source.row.group, source.row.kind, source.row.namespace, source.row.name))
+            self._planner.add(source, candidate, existing.get(index))
+
+    def _ends(self, namespace: str) -> bool:
+        there = self._target.namespaces.get(namespace)
+        return there is not None and there.terminating
+
+    async def _compare(self, source: SourceObject, candidate: Candidate, known: tuple[str, str]) -> Existing | None:
+        """Compare the target's object with the planned one; None when it is gone by now."""
+        kind = kind_of(candidate)
+        namespace = candidate.namespace or None
+        async with self._gate:
+            raw = await self._api.get_at(kind, candidate.name, namespace)
+            if raw is None:
+                return None
+            live = msgspec.json.decode(raw)
+            metadata = live["metadata"]
+            revision = metadata["resourceVersion"]
+            found, patch = self._planner.compare(source, candidate, live)
+            if not found or not self._will_patch(candidate) or self._dry_run_denied:
+                return Existing(metadata["uid"], revision, found)
+            try:
+                answer = await self._api.patch(kind, candidate.name, namespace, patch, dry_run=True)
+            except KubeInvalid as error:
+                return Existing(metadata["uid"], revision, found, refusal=refusal_of(error))
+            except KubeForbidden as error:
+                # Permission and admission both answer 403; only the first makes every other dry run useless.
+                if not error.causes and "cannot patch resource" in error.detail:
+                    self._dry_run_denied = True
+                    return Existing(metadata["uid"], revision, found)
+                return Existing(metadata["uid"], revision, found, refusal=refusal_of(error))
+            except KubeError as error:
+                return Existing(metadata["uid"], revision, found, refusal=refusal_of(error))
+            return Existing(metadata["uid"], revision, after_dry_run(found, live, msgspec.json.decode(answer)))
+
+    def _will_patch(self, candidate: Candidate) -> bool:
+        return self._request.conflict is Conflict.PATCH or candidate.on_exists is OnExists.MERGE
+
+    async def _needed(self) -> None:
+        """Bring along what the chosen objects cannot do without: namespaces, claims' volumes and classes, CRDs."""
+        for namespace in sorted(self._planner.namespaces_used):
+            if self._request.target_namespace(namespace) not in self._target.namespaces:
+                await self._bring("", "Namespace", "", namespace)
+        for volume in self._planner.volumes_wanted():
+            await self._bring("", "PersistentVolume", "", volume)
+        for name in self._planner.classes_wanted():
+            await self._bring("storage.k8s.io", "StorageClass", "", name)
+        for entry in self._point.manifest.kinds:
+            key = (entry.group, entry.kind)
+            if entry.crd and self._planner.uses(*key) and key not in self._target.served:
+                await self._bring(*CRD, "", f"{entry.plural}.{entry.group}")
+
+    async def _bring(self, group: str, kind: str, namespace: str, name: str) -> None:
+        entry = self._point.entry(group, kind)
+        if entry is None or (group, kind, namespace, name) in self._planned:
+            return
+        row = await self._point.find(group, kind, namespace, name)
+        if row is not None:
+            await self._batch([row], entry, await self._names(entry))
+
+    async def _owners(self, wanted: Iterable[OwnerKey]) -> dict[OwnerKey, str]:
+        """Return the uids of owners that the target has itself."""
+
+        async def look(key: OwnerKey) -> tuple[OwnerKey, str]:
+            group, kind_name, namespace, name = key
+            kinds = self._target.served.get((group, kind_name))
+            if not kinds:
+                return key, ""
+            if kinds[0].namespaced and namespace not in self._target.namespaces:
+                return key, ""
+            async with self._gate:
+                try:
+                    raw = await self._api.get_at(kinds[0], name, namespace if kinds[0].namespaced else None)
+                except (KubeNotFound, KubeForbidden):
+                    return key, ""
+            return key, _DECODE(raw).metadata.uid if raw is not None else ""
+
+        return {key: uid for key, uid in await asyncio.gather(*(look(key) for key in wanted)) if uid}
+
+
+def kind_of(candidate: Candidate) -> Kind:
+    """Return the kind under which a candidate is sent."""
+    return Kind(candidate.group, candidate.version, candidate.kind, candidate.plural, candidate.namespaced, frozenset())
+
+
+def refusal_of(error: KubeError) -> str:
+    """Return the server's reason in one line: the fields it names, else its message."""
+    if error.causes:
+        return "; ".join(f"{cause.field}: {cause.message}" if cause.field else cause.message for cause in error.causes)
+    return error.detail or error.message
+
+
+def batches(rows: Sequence[ObjectRow]) -> Iterator[list[ObjectRow]]:
+    """Cut *rows* so that one batch holds at most BATCH_OBJECTS and about BATCH_BYTES of blobs."""
+    batch: list[ObjectRow] = []
+    size = 0
+    for row in rows:
+        bytes_of = row.body.bytes + (row.managed_fields.bytes if row.managed_fields else 0)
+        if batch and (len(batch) >= BATCH_OBJECTS or size + bytes_of > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += bytes_of
+    if batch:
+        yield batch

@@ -1,0 +1,107 @@
+"""The journal of one restore: what is about to be done, and what was done. It makes a killed restore resumable.
+
+Entries are create-only objects of the repository, numbered: the plan first; then, before objects are sent, an `intent`
+with their numbers; and, after a while, a `result` with what became of them and their new uids. An object with an intent
+and no result may or may not have been created: the restorer finds out by the server's 409.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from strongroom.dataplane.objectstore.errors import ObjectExists
+from strongroom.dataplane.repository.journal import (
+    read_restore_journal,
+    restore_result,
+    write_restore_entry,
+    write_restore_result,
+)
+from strongroom.dataplane.repository.repository import Repository
+from strongroom.dataplane.restore.errors import NoSuchRestore, RestoreTakenOver
+from strongroom.dataplane.restore.model import Done, RestorePlan, RestoreResult
+
+
+class Outcome(msgspec.Struct, frozen=True, array_like=True):
+    """What became of the object `number`: its uid in the target ("" where it is not there) and the reason in words."""
+
+    number: int
+    done: Done
+    uid: str = ""
+    reason: str = ""
+
+
+class _Entry(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
+    plan: RestorePlan | None = None
+    intent: tuple[int, ...] = ()
+    result: tuple[Outcome, ...] = ()
+
+
+class Journal:
+    """The journal of the restore `restore_id`. One process writes it at a time; a second one is found out."""
+
+    def __init__(self, repository: Repository, restore_id: str, entries: Iterable[_Entry] = ()) -> None:
+        self.restore_id = restore_id
+        self.outcomes: dict[int, Outcome] = {}
+        self.intended: set[int] = set()
+        """Numbers that an earlier process meant to send and left without a result."""
+        self._repository = repository
+        self._number = 0
+        self._lock = asyncio.Lock()
+        for entry in entries:
+            self._number += 1
+            self.intended.update(entry.intent)
+            self.outcomes.update((outcome.number, outcome) for outcome in entry.result)
+        self.intended -= set(self.outcomes)
+
+    @classmethod
+    async def begin(cls, repository: Repository, restore_id: str, plan: RestorePlan) -> "Journal":
+        """Begin a journal with the plan as its first entry. Raises `RestoreTakenOver` when the id has one."""
+        journal = cls(repository, restore_id)
+        await journal._append(_Entry(plan=plan))
+        return journal
+
+    @classmethod
+    async def resume(cls, repository: Repository, restore_id: str) -> "tuple[Journal, RestorePlan]":
+        """Open the journal of a restore that was broken off. Raises `NoSuchRestore`, `Damaged`."""
+        raw = await read_restore_journal(repository, restore_id)
+        entries = [msgspec.convert(entry, _Entry) for entry in raw]
+        if not entries or entries[0].plan is None:
+            raise NoSuchRestore(
+                f"the repository holds no restore {restore_id}",
+                hint="`strongroom restore apply` prints the id of a restore first",
+            )
+        return cls(repository, restore_id, entries), entries[0].plan
+
+    async def intend(self, numbers: Iterable[int]) -> None:
+        """Say that these objects are about to be sent. Afterwards they may be."""
+        await self._append(_Entry(intent=tuple(numbers)))
+
+    async def record(self, outcomes: Iterable[Outcome]) -> None:
+        """Say what became of objects."""
+        settled = tuple(outcomes)
+        if settled:
+            await self._append(_Entry(result=settled))
+            self.outcomes.update((outcome.number, outcome) for outcome in settled)
+
+    async def close(self, result: RestoreResult) -> None:
+        """Store the result: the restore is over."""
+        await write_restore_result(self._repository, self.restore_id, msgspec.to_builtins(result))
+
+    async def _append(self, entry: _Entry) -> None:
+        # One entry after the other: the numbers have no gap, so a reader misses none.
+        async with self._lock:
+            try:
+                await write_restore_entry(self._repository, self.restore_id, self._number, msgspec.to_builtins(entry))
+            except ObjectExists as error:
+                raise RestoreTakenOver(
+                    f"another process carries out the restore {self.restore_id}",
+                    hint="Let it finish, or stop it and resume the restore",
+                ) from error
+            self._number += 1
+
+
+async def finished(repository: Repository, restore_id: str) -> RestoreResult | None:
+    """Return the result of a restore that is over, else None."""
+    result: Mapping[str, object] | None = await restore_result(repository, restore_id)
+    return msgspec.convert(result, RestoreResult) if result is not None else None
