@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
@@ -51,8 +50,12 @@ class Faulty:
 
 @pytest.fixture(scope="module", params=["az", "s3"])
 def server(request: pytest.FixtureRequest) -> Iterator[Azurite | Moto]:
-    with ExitStack() as stack:
-        yield stack.enter_context(azurite() if request.param == "az" else moto())
+    if request.param == "az":
+        with azurite() as blob_service:
+            yield blob_service
+    else:
+        with moto() as s3_service:
+            yield s3_service
 
 
 @pytest.fixture
@@ -99,14 +102,12 @@ async def test_a_plain_create_whose_reply_was_lost_is_reported_and_whole(faulty:
 @pytest.mark.parametrize("action", [*PASSING, CutBody(100_000)], ids=str)
 async def test_reading_survives_a_passing_fault_and_is_never_short(faulty: Faulty, action: Action) -> None:
     await faulty.direct.put(KEY, DATA)
-    for reading, expected in (
-        (lambda: faulty.store.get(KEY), DATA),
-        (lambda: faulty.store.get_range(KEY, 50_000, 200_000), DATA[50_000:250_000]),
-    ):
-        rule = Rule(action, method="GET", times=1)
-        faulty.proxy.add(rule)
-        assert await reading() == expected
-        assert rule.fired == 1
+    whole, part = Rule(action, method="GET", times=1), Rule(action, method="GET", times=1)
+    faulty.proxy.add(whole)
+    assert await faulty.store.get(KEY) == DATA
+    faulty.proxy.add(part)
+    assert await faulty.store.get_range(KEY, 50_000, 200_000) == DATA[50_000:250_000]
+    assert (whole.fired, part.fired) == (1, 1)
 
 
 @pytest.mark.parametrize("action", [Status(503), DropRequest(), CutBody(1000)], ids=str)

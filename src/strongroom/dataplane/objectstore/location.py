@@ -134,19 +134,19 @@ def parse_location(url: str) -> Location:
         case "az":
             _allow(scheme, parameters, ("endpoint",))
             container, _, prefix = parts.path.lstrip("/").partition("/")
-            _check(_AZURE_ACCOUNT, parts.netloc, "Azure storage account name", "az://account/container/prefix")
-            _check(_AZURE_CONTAINER, container, "Azure container name", "az://account/container/prefix")
+            _check(_AZURE_ACCOUNT, parts.netloc, "an Azure storage account name", "az://account/container/prefix")
+            _check(_AZURE_CONTAINER, container, "an Azure container name", "az://account/container/prefix")
             return AzureLocation(parts.netloc, container, _prefix(prefix), _endpoint(scheme, parameters))
         case "s3":
             _allow(scheme, parameters, ("endpoint", "region"))
-            _check(_S3_BUCKET, parts.netloc, "S3 bucket name", "s3://bucket/prefix")
+            _check(_S3_BUCKET, parts.netloc, "an S3 bucket name", "s3://bucket/prefix")
             region = parameters.get("region")
             if region is not None:
-                _check(_REGION, region, "S3 region", "s3://bucket/prefix?region=eu-west-1")
+                _check(_REGION, region, "an S3 region", "s3://bucket/prefix?region=eu-west-1")
             return S3Location(parts.netloc, _prefix(parts.path), _endpoint(scheme, parameters), region)
         case _:
             _allow(scheme, parameters, ("endpoint",))
-            _check(_GCS_BUCKET, parts.netloc, "GCS bucket name", "gs://bucket/prefix")
+            _check(_GCS_BUCKET, parts.netloc, "a GCS bucket name", "gs://bucket/prefix")
             return GcsLocation(parts.netloc, _prefix(parts.path), _endpoint(scheme, parameters))
 
 
@@ -189,7 +189,7 @@ def _allow(scheme: str, parameters: dict[str, str], allowed: tuple[str, ...]) ->
 
 def _check(pattern: re.Pattern[str], text: str, what: str, form: str) -> None:
     if not pattern.fullmatch(text):
-        raise StoreMisused(f"{text!r} is not an {what}", hint=f"Write {form}")
+        raise StoreMisused(f"{text!r} is not {what}", hint=f"Write {form}")
 
 
 def _prefix(path: str) -> str:
