@@ -1,5 +1,6 @@
 """SQL over a repository: right answers, nothing read that the query does not need, no way out of the connection."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -280,3 +281,25 @@ async def test_a_damaged_point_is_left_out_and_named(
     async with open_query(repository) as query:
         assert await ask(query, "SELECT recovery_point_id FROM points") == [(points[1].id,)]
         assert points[0].id in query.problems[0]
+
+
+async def test_every_type_of_duckdb_comes_as_json_able_data(repository: Repository) -> None:
+    sql = """SELECT TIMESTAMPTZ '2026-11-23 10:00:00+02', 170141183460469231731687303715884105727::HUGEINT,
+        1.5::DECIMAL(4, 2), 'infinity'::TIMESTAMP, TIMESTAMP_NS '2026-01-01 00:00:00.123456789', 'nan'::DOUBLE,
+        MAP {'a': 1}, ['{"q": 2}'::JSON], {'x': DATE '2026-01-02'}, 'ab'::BLOB, INTERVAL 3 DAYS, NULL, true"""
+    async with open_query(repository) as query:
+        (row,) = await ask(query, sql)
+    msgspec.json.encode(row)
+    assert row[:3] == ("2026-11-23T08:00:00Z", 170141183460469231731687303715884105727, 1.5)
+    assert row[5:10] == ("nan", {"a": 1}, [{"q": 2}], {"x": "2026-01-02"}, "6162")
+    assert row[11:] == (None, True)
+
+
+async def test_a_cancelled_query_is_interrupted(repository: Repository) -> None:
+    async with open_query(repository) as query:
+        slow = asyncio.create_task(ask(query, "SELECT count(*) FROM range(10_000_000_000) a, range(1_000) b"))
+        done, _ = await asyncio.wait([slow], timeout=0.5)
+        assert not done
+        slow.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(slow, timeout=20)

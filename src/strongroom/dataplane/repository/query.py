@@ -177,18 +177,23 @@ class RepositoryQuery:
             raise _refused(error) from error
         if len(statements) != 1:
             raise QueryRefused(f"query takes one statement, not {len(statements)}")
-        await self._call(lambda: self._connection.execute(statements[0]))
-        described = self._connection.description or []
-        columns = tuple(Column(str(each[0]), str(each[1])) for each in described)
-        return QueryResult(columns, self._rows(columns))
+        relation: duckdb.DuckDBPyRelation | None = await self._call(lambda: self._connection.sql(statements[0].query))
+        if relation is None:  # a statement without an answer
+            return QueryResult((), self._rows(None, ()))
+        columns = tuple(Column(str(n), str(t)) for n, t in zip(relation.columns, relation.types, strict=True))
+        reader = await self._call(lambda: relation.to_arrow_reader(ROWS_AT_ONCE))
+        return QueryResult(columns, self._rows(reader, columns))
 
-    async def _rows(self, columns: Sequence[Column]) -> AsyncIterator[list[tuple[Any, ...]]]:
-        parsed = [column.type == "JSON" for column in columns]
-        while rows := await self._call(lambda: self._connection.fetchmany(ROWS_AT_ONCE)):
-            yield [
-                tuple(_parse(value) if json else plain(value) for value, json in zip(row, parsed, strict=True))
-                for row in rows
-            ]
+    async def _rows(
+        self, reader: pa.RecordBatchReader | None, columns: Sequence[Column]
+    ) -> AsyncIterator[list[tuple[Any, ...]]]:
+        while reader is not None:
+            batch = await self._call(lambda: next(reader, None))
+            if batch is None:
+                return
+            values = [_values(column, data) for column, data in zip(columns, batch.columns, strict=True)]
+            for start in range(0, batch.num_rows, ROWS_AT_ONCE):
+                yield list(zip(*(each[start : start + ROWS_AT_ONCE] for each in values), strict=True))
 
     async def _call(self, work: Callable[[], _T]) -> _T:
         """Run duckdb's *work* in a thread; the event loop stays free to read what it asks for."""
@@ -201,7 +206,7 @@ class RepositoryQuery:
             if not task.cancelled():
                 task.exception()  # the interruption that we caused
             raise
-        except duckdb.Error as error:
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
             if self._dataset.failure is not None:
                 raise self._dataset.failure from error
             raise _refused(error) from error
@@ -235,7 +240,7 @@ async def open_query(repository: Repository) -> AsyncIterator[RepositoryQuery]:
 def plain(value: Any) -> Any:
     """Return a value of duckdb's as JSON-able data: times as ISO 8601 in UTC, bytes as hex, odd numbers as texts."""
     if isinstance(value, datetime):
-        return value.isoformat() + ("" if value.tzinfo else "Z")
+        return value.replace(tzinfo=None).isoformat() + "Z"
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if value is None or isinstance(value, bool | int | float | str):
@@ -255,11 +260,25 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def _parse(text: Any) -> Any:
-    return msgspec.json.decode(text) if isinstance(text, str) else plain(text)
+def _values(column: Column, data: pa.Array) -> list[Any]:
+    try:
+        values = data.to_pylist()
+    except (ValueError, OverflowError):  # nanoseconds, infinity: what Python's times cannot hold
+        values = data.cast(pa.string()).to_pylist()
+    if column.type == "JSON":
+        return [_parse(value) for value in values]
+    if column.type == "JSON[]":
+        return [None if value is None else [_parse(item) for item in value] for value in values]
+    if column.type.startswith("MAP("):
+        return [None if value is None else plain(dict(value)) for value in values]
+    return [plain(value) for value in values]
 
 
-def _refused(error: duckdb.Error) -> QueryRefused:
+def _parse(text: str | None) -> Any:
+    return None if text is None else msgspec.json.decode(text)
+
+
+def _refused(error: Exception) -> QueryRefused:
     # duckdb's message is "Binder Error: what\n\nLINE 1: …": the kind of error tells a user nothing.
     kind, _, what = str(error).partition(": ")
     hint = "The views are points, objects, volumes, coverage; `DESCRIBE objects` lists the columns of one"
