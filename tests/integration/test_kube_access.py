@@ -177,6 +177,24 @@ async def test_one_object_is_read_as_it_stood(api: KubeApi, namespace: str) -> N
     assert json.loads(await api.get(CONFIG_MAPS, "c", namespace))["data"] == {"k": "new"}
 
 
+@pytest.mark.parametrize("stem", ["a=b,c", "a\\b", "system:x&y", "ä b?#", "50%25"])
+async def test_a_name_that_means_something_in_urls_or_selectors_is_found(
+    api: KubeApi, namespace: str, stem: str
+) -> None:
+    roles = Kind("rbac.authorization.k8s.io", "v1", "Role", "roles", namespaced=True, verbs=ALL)
+    body = {"apiVersion": roles.api_version, "kind": "Role", "metadata": {"name": stem}, "rules": []}
+    if "%" in stem:  # RBAC names are path segments: the server refuses these itself
+        with pytest.raises(KubeInvalid):
+            await api.create(roles, body, namespace)
+        return
+    await api.create(roles, body, namespace)
+    found = await api.get_at(roles, stem, namespace, await revision_of(api))
+    assert found is not None
+    assert name_of(found) == stem
+    assert json.loads(await api.get(roles, stem, namespace))["metadata"]["name"] == stem
+    await api.delete(roles, stem, namespace)
+
+
 async def test_a_revision_of_the_future_is_told_from_other_failures(testbed: Testbed) -> None:
     async with KubeApi.from_kubeconfig(testbed.kubeconfig, retry=RetryPolicy(attempts=1)) as api:
         far = str(int(await revision_of(api)) + 1_000_000)

@@ -500,6 +500,22 @@ async def test_writes_carry_their_parameters(connect: Connect) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["system:node", "ä b", "a%2Fb", "50%", "x?y#z", "a+b", "a/b", "a&b=c"])
+async def test_a_name_arrives_as_it_is_in_the_path_and_in_a_selector(connect: Connect, name: str) -> None:
+    seen: list[str] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        assert request.raw_path.partition("?")[0].count("/") == (6 if request.query else 7)
+        seen.append(request.query.get("fieldSelector") or request.path.rpartition("/widgets/")[2])
+        return answer({"kind": "List", "metadata": {"resourceVersion": "7"}})
+
+    api = await connect(handle)
+    await api.get(WIDGETS, name, "n")
+    await api.get_at(WIDGETS, name, "n", "7")
+    escaped = name.replace("=", "\\=")
+    assert seen == [name, f"metadata.name={escaped}"]
+
+
 async def test_a_body_that_is_no_object_is_not_sent(connect: Connect) -> None:
     api = await connect(paging([])[0])
     with pytest.raises(ValueError, match="no JSON object"):

@@ -20,10 +20,10 @@ import ssl
 import threading
 from pathlib import Path
 from typing import Self, assert_never
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
-from yarl import URL
 
 from strongroom.testbed.faults_rules import (
     Action,
@@ -78,8 +78,11 @@ class FaultProxy:
         serve_tls: bool = False,
         token: str | None = None,
     ) -> None:
-        """Stand before *upstream* (a URL). With *token* only requests that bear it are taken, and the header goes no
-        further: upstream gets *upstream_token* or the client certificate of *upstream_tls*."""
+        """Stand before *upstream* (a URL without a path).
+
+        With *token* only requests that bear it are taken, and the header goes no further: upstream gets
+        *upstream_token* or the client certificate of *upstream_tls*.
+        """
         self._upstream = upstream.rstrip("/")
         self._upstream_tls = upstream_tls
         self._upstream_token = upstream_token
@@ -306,9 +309,11 @@ class FaultProxy:
             if self._upstream_token is not None:
                 headers.append(("Authorization", f"Bearer {self._upstream_token}"))
         record.forwarded = True
+        upstream = urlsplit(self._upstream)
         return self._session.request(
             request.method,
-            URL(self._upstream + request.raw_path, encoded=True),
+            # From the request's own URL, so that its path and query stay as they were sent: they may be signed.
+            request.url.with_scheme(upstream.scheme).with_host(upstream.hostname or "").with_port(upstream.port),
             headers=headers,
             data=body or None,
             allow_redirects=False,

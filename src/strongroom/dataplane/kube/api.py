@@ -223,7 +223,7 @@ class KubeApi:
         if kind.namespaced and namespace is None:
             raise ValueError(f"{kind.name} is namespaced: {name!r} needs a namespace")
         path = kind.path(namespace)
-        params = {"fieldSelector": f"metadata.name={name}", **_exact(revision)}
+        params = {"fieldSelector": f"metadata.name={_selector_value(name)}", **_exact(revision)}
         page = decode_page(await self._request("list", "GET", kind, path, params=params), path=path)
         if (revision is not None and page.revision != revision) or len(page.items) > 1 or page.continue_token:
             message = f"a list of the one {kind.resource} {name!r} gave {len(page.items)} objects at {page.revision}"
@@ -407,6 +407,11 @@ def _exact(revision: str | None) -> dict[str, str]:
     if revision in ("", "0"):
         raise ValueError(f"{revision!r} is no revision that a list can be exact at")
     return {"resourceVersion": revision, "resourceVersionMatch": "Exact"}
+
+
+def _selector_value(name: str) -> str:
+    """Escape what means something in a field selector (apimachinery, fields.EscapeValue): RBAC names may hold it."""
+    return name.replace("\\", "\\\\").replace(",", "\\,").replace("=", "\\=")
 
 
 def _params(**values: str | None) -> dict[str, str]:

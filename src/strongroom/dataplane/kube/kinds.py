@@ -55,8 +55,9 @@ class Kind:
             raise ValueError(f"{self.name} is namespaced: {name!r} needs a namespace")
         if subresource is not None and name is None:
             raise ValueError(f"subresource {subresource!r} of {self.name} needs a name")
-        if name == "" or namespace == "":
-            raise ValueError(f"empty name or namespace of a {self.name}")
+        for given in (namespace, name):
+            if given in ("", ".", ".."):  # the last two would climb to another path; Kubernetes forbids them as names
+                raise ValueError(f"{given!r} is no name for a {self.name} or its namespace")
         parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
         if namespace is not None:
             parts += ["namespaces", quote(namespace, safe=_PATH_SAFE)]

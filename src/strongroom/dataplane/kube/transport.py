@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Final, Self, TypeVar
 
 import aiohttp
-from yarl import URL
 
 from strongroom.dataplane.kube.config import ClusterAccess
 from strongroom.dataplane.kube.errors import KubeError, KubeUnreachable, error_of_answer
@@ -204,11 +203,11 @@ class Transport:
             headers["Authorization"] = authorization
         if call.body is not None:
             headers["Content-Type"] = call.content_type
-        url = URL(self.access.server + call.path, encoded=True)
         self.requests += 1
         return await self._session.request(
             call.method,
-            url.with_query(call.params) if call.params else url,
+            self.access.server + call.path,
+            params=call.params or None,
             data=call.body,
             headers=headers,
             allow_redirects=False,  # an API server has no reason to send our credentials elsewhere
