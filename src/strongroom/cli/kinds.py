@@ -6,13 +6,10 @@ stand here.
 
 from collections.abc import Callable
 
-import msgspec
-
-from strongroom.dataplane.collector.selection import resolve
 from strongroom.dataplane.kube.discovery import Discovery
 from strongroom.dataplane.kube.kinds import Kind
-from strongroom.dataplane.kube.selectors import AnyOf
-from strongroom.dataplane.repository.model import KindEntry, Manifest, ObjectRow, ReadAs, Selection
+from strongroom.dataplane.repository.model import KindEntry, Manifest, ObjectRow, Selection
+from strongroom.dataplane.restore.selection import ChosenObjects
 
 # `kubectl api-resources` of Kubernetes 1.37, kinds with a short name; (group, kind) to short names.
 SHORT_NAMES: dict[tuple[str, str], tuple[str, ...]] = {
@@ -46,8 +43,6 @@ SHORT_NAMES: dict[tuple[str, str], tuple[str, ...]] = {
     ("storage.k8s.io", "StorageClass"): ("sc",),
 }
 
-_labels = msgspec.json.Decoder(dict[str, str]).decode
-
 
 def served_kinds(manifest: Manifest) -> Discovery:
     """Return what the cluster served when the point was made, as far as the point knows it."""
@@ -65,34 +60,11 @@ def find_entry(manifest: Manifest, spelling: str) -> KindEntry:
 def select(manifest: Manifest, selection: Selection) -> tuple[list[KindEntry], Callable[[ObjectRow], bool]]:
     """Return the kinds of the point that *selection* keeps, and the test that its rows have to pass.
 
-    Labels filter namespaced objects. Nothing comes along as needed: a listing shows what was asked for. Raises
-    `UnknownKind`, `AmbiguousKind`, `SelectorInvalid`.
+    It is what a restore with this selection takes, without what comes along as needed. Raises `SelectionInvalid`.
     """
-    served = served_kinds(manifest)
-    resolved = resolve(selection, served.kinds, served.find, served.failed)
-    kept = {(choice.kind.group, choice.kind.kind) for choice in resolved.kinds if not choice.rule}
-    kept -= {(choice.kind.group, choice.kind.kind) for choice in resolved.kinds if choice.needed_only}
-    included = {(kind.group, kind.kind) for kind in map(served.find, selection.include_kinds)}
-    excluded = {(kind.group, kind.kind) for kind in map(served.find, selection.exclude_kinds)}
-    # A kind that the user names is shown although its rule would leave it out of a new backup.
-    wanted = (kept | included) - excluded if not included else included - excluded
-    entries = [
-        entry
-        for entry in manifest.kinds
-        if (entry.group, entry.kind) in wanted and entry.read_as in (ReadAs.EXACT, ReadAs.AT_REVISION)
-    ]
-    return entries, _row_test(resolved.namespaces.rule, resolved.labels)
-
-
-def _row_test(namespace_rule: Callable[[str], str], labels: AnyOf) -> Callable[[ObjectRow], bool]:
-    def keeps(row: ObjectRow) -> bool:
-        if not row.namespace:
-            return True
-        if namespace_rule(row.namespace):
-            return False
-        return labels.everything or labels.matches(_labels(row.labels))
-
-    return keeps
+    short_names = {short: key for key, shorts in SHORT_NAMES.items() for short in shorts}
+    chosen = ChosenObjects(selection, manifest.kinds, short_names)
+    return [entry for entry in manifest.kinds if entry.segments and chosen.kind(entry)], chosen.object
 
 
 def _kind(entry: KindEntry) -> Kind:
