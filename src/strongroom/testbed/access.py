@@ -12,7 +12,8 @@ from typing import Any, Self
 
 from strongroom.testbed.errors import ServerRefused, ServerUnreachable
 
-_TIMEOUT_SECONDS = 30.0  # of one request; every server is on this machine
+TIMEOUT_SECONDS = 30.0  # of one request; every server is on this machine
+PROBE_SECONDS = 2.0  # of one that is repeated: who listens there may be another program, which never answers
 
 CONFLICT = 409
 
@@ -20,10 +21,12 @@ CONFLICT = 409
 class Connection:
     """Requests to one server, one after the other. A context manager."""
 
-    def __init__(self, port: int, *, authority: Path, certificate: Path, key: Path) -> None:
+    def __init__(
+        self, port: int, *, authority: Path, certificate: Path, key: Path, seconds: float = TIMEOUT_SECONDS
+    ) -> None:
         context = ssl.create_default_context(cafile=str(authority))
         context.load_cert_chain(certificate, key)
-        self._http = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=_TIMEOUT_SECONDS)
+        self._http = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=seconds)
 
     def request(
         self, method: str, path: str, body: bytes | None = None, content_type: str = "application/json"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from strongroom.testbed import certificates, compaction, components, objects, processes
-from strongroom.testbed.access import Connection
+from strongroom.testbed.access import PROBE_SECONDS, TIMEOUT_SECONDS, Connection
 from strongroom.testbed.binaries import CRDS, Binaries, Report, locate
 from strongroom.testbed.errors import ComponentFailed, NoTestbed, ServerRefused, ServerUnreachable, TestbedExists
 from strongroom.testbed.identities import make_identities
@@ -304,18 +304,16 @@ class Testbed:
     def _stores(self) -> list[str]:
         return [name for name in components.STORES if name in self.component_names]
 
-    def _api(self, port: str = "apiserver") -> Connection:
-        pki, number = self._layout.pki, self._state.ports[port]
-        return Connection(number, authority=pki / "ca.crt", certificate=pki / "admin.crt", key=pki / "admin.key")
+    def _api(self, port: str = "apiserver", *, seconds: float = TIMEOUT_SECONDS) -> Connection:
+        return self._connection(port, "ca", "admin", seconds)
 
-    def _store(self, port: str = "etcd") -> Connection:
-        pki = self._layout.pki
-        return Connection(
-            self._state.ports[port],
-            authority=pki / "etcd-ca.crt",
-            certificate=pki / "etcd-client.crt",
-            key=pki / "etcd-client.key",
-        )
+    def _store(self, port: str = "etcd", *, seconds: float = TIMEOUT_SECONDS) -> Connection:
+        return self._connection(port, "etcd-ca", "etcd-client", seconds)
+
+    def _connection(self, port: str, authority: str, user: str, seconds: float) -> Connection:
+        pki, number = self._layout.pki, self._state.ports[port]
+        files = {"authority": f"{authority}.crt", "certificate": f"{user}.crt", "key": f"{user}.key"}
+        return Connection(number, **{name: pki / file for name, file in files.items()}, seconds=seconds)
 
     def _environment(self) -> dict[str, str]:
         # A proxy, a kubeconfig or a KWOK configuration of the user must not reach the cluster's programs.
@@ -403,12 +401,12 @@ class Testbed:
     def _await_ready(self, name: str) -> None:
         """Return when *name* does its work, by a sign that only its work gives. Raises `ComponentFailed`."""
         checks: dict[str, Callable[[], bool]] = {
-            components.ETCD: lambda: _answers(self._store(), "/health"),
-            components.ETCD_OVERRIDES: lambda: _answers(self._store("overrides"), "/health"),
-            components.APISERVER: lambda: _answers(self._api(), "/readyz"),
+            components.ETCD: lambda: _answers(self._store(seconds=PROBE_SECONDS), "/health"),
+            components.ETCD_OVERRIDES: lambda: _answers(self._store("overrides", seconds=PROBE_SECONDS), "/health"),
+            components.APISERVER: lambda: _answers(self._api(seconds=PROBE_SECONDS), "/readyz"),
             # The controller manager has a health check too, but tests need what it makes: tokens for their pods.
             components.CONTROLLER_MANAGER: lambda: _answers(self._api(), _DEFAULT_SERVICE_ACCOUNT),
-            components.SCHEDULER: lambda: _answers(self._api("scheduler"), "/readyz"),
+            components.SCHEDULER: lambda: _answers(self._api("scheduler", seconds=PROBE_SECONDS), "/readyz"),
             components.KWOK: self._node_ready,
         }
         self._await(checks.get(name, lambda: self.pid(name) is not None), name, name)
@@ -490,10 +488,15 @@ def _locked(layout: Layout) -> Iterator[None]:
 
 
 def _end_all(layout: Layout) -> None:
-    """End whatever was started in the folder, with no other knowledge than its records."""
-    if not layout.records.is_dir():
-        return
-    found = [processes.recorded(path) for path in layout.records.iterdir() if path.suffix != ".new"]
+    """End whatever was started in the folder, with no other knowledge than its records.
+
+    The folder of the records is put aside first. A process that has not written its record yet then cannot, and ends
+    by itself (see `processes`); every other one is found.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        layout.records.rename(f"{layout.records}-{time.time_ns()}")
+    records = layout.root.glob(f"{layout.records.name}-*/*")
+    found = [processes.recorded(path) for path in records if path.suffix != ".new"]
     processes.end([process for process in found if process is not None], kill=True)
 
 

@@ -5,8 +5,10 @@ them when it learns of a compaction, which it looks for every 15 s in each kind'
 """
 
 import base64
+import contextlib
 
 from strongroom.testbed.access import Connection
+from strongroom.testbed.errors import ServerRefused
 
 # Where API servers tell each other what is compacted (k8s.io/apiserver, storage/etcd3/compact.go); they watch it.
 _KEY = b"compact_rev_key"
@@ -42,17 +44,19 @@ class Forgotten:
         groups = self._api.get("/apis")["groups"]
         found = set()
         for path in ["/api/v1", *(f"/apis/{group['preferredVersion']['groupVersion']}" for group in groups)]:
-            if self._api.answers(path):  # not the group of a dead APIService
+            with contextlib.suppress(ServerRefused):  # the group of a dead APIService
                 kinds = self._api.get(path)["resources"]
                 found |= {f"{path}/{kind['name']}" for kind in kinds if "list" in kind["verbs"]}
         return found
 
     def _serves(self, path: str) -> bool:
-        path += f"?resourceVersion={self._revision}&resourceVersionMatch=Exact&limit=1"
-        if not self._api.answers(path):
+        query = f"?resourceVersion={self._revision}&resourceVersionMatch=Exact&limit=1"
+        try:
+            answer = self._api.get(path + query)
+        except ServerRefused:
             return False
         # A kind that is not stored (ComponentStatus) answers without a revision, whatever one asks for.
-        return bool(self._api.get(path)["metadata"].get("resourceVersion") == self._revision)
+        return bool(answer["metadata"].get("resourceVersion") == self._revision)
 
 
 def _encoded(data: bytes) -> str:

@@ -97,9 +97,14 @@ def end(processes: Iterable[Process], *, kill: bool = False) -> None:
         # Looked at after the handles are open: from here on the numbers cannot change hands.
         open_handles = {handle for handle, process in handles.items() if running(process)}
         if not kill:
-            _signal(open_handles, signal.SIGTERM)
+            for handle in open_handles:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(handle, signal.SIGTERM)
             open_handles = _await_end(open_handles, TERMINATION_SECONDS)
-        _signal(open_handles, signal.SIGKILL)
+        for handle in open_handles:
+            # With the group that it leads: a driver that is killed must not leave its `cp` behind.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(handles[handle].pid, signal.SIGKILL)
         if left := _await_end(open_handles, _KILL_SECONDS):
             numbers = ", ".join(str(handles[handle].pid) for handle in left)
             raise TimeoutError(f"processes {numbers} do not end though killed")
@@ -130,12 +135,6 @@ def pause(process: Process) -> None:
 def resume(process: Process) -> None:
     """Let a paused process run on."""
     os.kill(process.pid, signal.SIGCONT)
-
-
-def _signal(handles: Iterable[int], number: signal.Signals) -> None:
-    for handle in handles:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(handle, number)
 
 
 def _await_end(handles: set[int], seconds: float) -> set[int]:
