@@ -7,11 +7,13 @@ from strongroom.dataplane.restore.rules.draft import Draft, Rule
 TOKEN_TYPE = "kubernetes.io/service-account-token"  # noqa: S105 a type, not a secret
 ACCOUNT_ANNOTATION = "kubernetes.io/service-account.name"
 ACCOUNT_UID_ANNOTATION = "kubernetes.io/service-account.uid"
+RANDOM_SUFFIX = "[bcdfghjklmnpqrstvwxz2456789]{5}"
+"""What the server appends to a generated name (k8s.io/apimachinery, util/rand): no vowels, so no words."""
 
 
 def is_automatic_token(account: str, secret: str) -> bool:
     """Say whether *secret* is named like the token that clusters before Kubernetes 1.24 made for each *account*."""
-    return re.fullmatch(re.escape(account) + r"-token-[a-z0-9]{5}", secret) is not None
+    return re.fullmatch(re.escape(account) + "-token-" + RANDOM_SUFFIX, secret) is not None
 
 
 def secret_skip_reason(draft: Draft) -> str:

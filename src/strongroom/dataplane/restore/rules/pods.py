@@ -1,8 +1,8 @@
 """Pods, Jobs and CronJobs: what belongs to one run on one node is dropped (checklist rows 12, 14, 15). Pure."""
 
-import re
 from typing import Any
 
+from strongroom.dataplane.restore.rules.accounts import is_automatic_token
 from strongroom.dataplane.restore.rules.draft import Draft, Rule
 
 JOB_UID_LABELS = ("controller-uid", "batch.kubernetes.io/controller-uid")
@@ -17,13 +17,12 @@ def prepare_pod(draft: Draft, rule: Rule) -> None:
     for name in ("nodeName", "priority", "preemptionPolicy", "ephemeralContainers"):
         spec.pop(name, None)
     account = spec.get("serviceAccountName") or "default"
-    token = re.compile(re.escape(account) + r"-token-[a-z0-9]{5}\Z")
     # Tokens of before Kubernetes 1.24 are mounted from Secrets that are not restored. `kube-api-access-*` are projected
     # volumes: they stay, and admission adds no second one beside a mount at the token's path.
     dropped = {
         volume["name"]
         for volume in spec.get("volumes") or ()
-        if token.match(volume.get("name", "")) and "secret" in volume
+        if "secret" in volume and is_automatic_token(account, volume.get("name", ""))
     }
     if dropped:
         spec["volumes"] = [volume for volume in spec["volumes"] if volume["name"] not in dropped]
