@@ -13,6 +13,7 @@ whoever has its token is the admin of the cluster behind it.
 """
 
 import asyncio
+import contextlib
 import json
 import re
 import secrets
@@ -257,8 +258,9 @@ class FaultProxy:
             case CutBody(after_bytes):
                 return await self._forward(request, record, body, cut_after=after_bytes)
             case DropReply():
-                async with self._upstream_request(request, record, body) as answer:
-                    await answer.read()
+                with contextlib.suppress(aiohttp.ClientError):  # nobody hears of it either way
+                    async with self._upstream_request(request, record, body) as answer:
+                        await answer.read()
                 return _drop(request)
             case DropRequest():
                 return _drop(request)

@@ -188,7 +188,9 @@ class KubeApi:
                 params |= exact
             else:
                 params["continue"] = page.continue_token
-            answer = await self._request("list", "GET", kind, path, params=params, accept=accept)
+            answer = await self._transport.request_large(
+                Call("list", "GET", path, kind.resource, params, accept=accept)
+            )
             previous, page = page, decode_page(answer, path=path)
             del answer
             expected = previous.revision if previous is not None else revision
@@ -242,8 +244,8 @@ class KubeApi:
     ) -> AsyncGenerator[WatchEvent, None]:
         """Yield what changes after *revision*, bookmarks included, until *timeout* (seconds) has passed.
 
-        Raises `KubeExpired` when the revision is too old (list anew), `KubeUnreachable` when the connection breaks
-        (watch again from the last object's resourceVersion).
+        It holds one of the connections as long as it runs. Raises `KubeExpired` when the revision is too old (list
+        anew), `KubeUnreachable` when the connection breaks (watch again from the last object's resourceVersion).
         """
         path = kind.path(namespace)
         params = {

@@ -390,6 +390,8 @@ def _preferred(kinds: Iterable[Kind]) -> tuple[list[Kind], dict[GroupKind, tuple
 def _named(kinds: Sequence[Kind], word: str) -> list[Kind]:
     """Return the kinds called *word*; a plural, singular or kind goes before a short name, as in kubectl."""
     low = word.lower()
+    if not low:
+        return []  # a server may leave a singular empty
     full = [kind for kind in kinds if low in (kind.plural, kind.singular, kind.kind.lower())]
     return full or [kind for kind in kinds if low in kind.short_names]
 

@@ -69,7 +69,7 @@ class _List(msgspec.Struct, frozen=True):
 _decode_list = msgspec.json.Decoder(_List).decode
 
 
-def decode_page(body: bytes, *, path: str) -> Page:
+def decode_page(body: bytes | bytearray, *, path: str) -> Page:
     """Return the page that *body* holds, its items undecoded.
 
     Raises `KubeProtocolError` where it is no JSON or no list (a Status or an object under status 200, for example).
