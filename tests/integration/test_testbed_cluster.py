@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import socket
 import ssl
 import time
 import uuid
@@ -159,8 +160,32 @@ def test_a_folder_in_use_is_left_as_it_is(testbed: Testbed, tmp_path: Path) -> N
     assert testbed.status().ready
 
 
+def api_service(group: str, service: str, port: int) -> dict[str, object]:
+    reference = {"name": service, "namespace": "default", "port": port}
+    spec = {"group": group, "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 10, "service": reference}
+    metadata = {"name": f"v1.{group}"}
+    return {"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": metadata, "spec": spec}
+
+
+def test_an_aggregated_server_behind_an_external_name_is_asked_and_a_dead_one_is_said_to_be_dead(
+    own_testbed: Callable[..., Testbed],
+) -> None:
+    cluster = own_testbed(TestbedOptions(volumes=False))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        spec = {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": port}]}
+        service: dict[str, object] = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "here"}, "spec": spec}
+        create(cluster, "default", service, api_service("live.test", "here", port), api_service("dead.test", "no", 443))
+        listener.settimeout(60)
+        listener.accept()[0].close()  # the API server came to ask; the TLS and HTTP of an answer are not our subject
+    available = "jsonpath={.status.conditions[?(@.type=='Available')].reason}"
+    cluster.kubectl("wait", "apiservice/v1.dead.test", "--for=condition=Available=False", TIMEOUT)
+    assert cluster.kubectl("get", "apiservice", "v1.dead.test", "-o", available) == "ServiceNotFound"
+
+
 def test_after_a_compaction_an_older_revision_is_gone(own_testbed: Callable[..., Testbed]) -> None:
     cluster = own_testbed(TestbedOptions(volumes=False))
+    create(cluster, "default", api_service("dead.test", "no", 443))  # has no past that could be forgotten
     older = cluster.revision()
     path = f"/api/v1/namespaces?resourceVersion={older}&resourceVersionMatch=Exact"
     assert json.loads(cluster.kubectl("get", "--raw", path))["metadata"]["resourceVersion"] == str(older)

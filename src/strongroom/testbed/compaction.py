@@ -41,10 +41,16 @@ class Forgotten:
         return not self._served
 
     def _lists(self) -> set[str]:
-        groups = self._api.get("/apis")["groups"]
+        # What another server answers for (or, dead, does not) is not in this etcd.
+        services = self._api.get("/apis/apiregistration.k8s.io/v1/apiservices")["items"]
+        own = [item["spec"] for item in services if not item["spec"].get("service")]
         found = set()
-        for path in ["/api/v1", *(f"/apis/{group['preferredVersion']['groupVersion']}" for group in groups)]:
-            with contextlib.suppress(ServerRefused):  # the group of a dead APIService
+        for spec in own:
+            group, version = spec.get("group"), spec["version"]
+            path = f"/apis/{group}/{version}" if group else f"/api/{version}"
+            with contextlib.suppress(
+                ServerRefused
+            ):  # a version whose kinds are all gone is still registered for a while
                 kinds = self._api.get(path)["resources"]
                 found |= {f"{path}/{kind['name']}" for kind in kinds if "list" in kind["verbs"]}
         return found
