@@ -39,7 +39,6 @@ from strongroom.dataplane.collector.selection import (
     STORAGE_CLASS,
     VOLUME,
     KindChoice,
-    NamespaceFilter,
     Resolved,
     in_order,
 )
@@ -89,7 +88,6 @@ class ClusterRead:
         instant: Instant,
         probes: Mapping[Kind, Probe],
         namespaces: Mapping[str, Meta] | None,
-        definitions: Definitions | None,
         named: Sequence[str] | None,
         progress: Callable[[str, int, int, int], None],
     ) -> None:
@@ -99,7 +97,7 @@ class ClusterRead:
         self.instant = instant
         self._probes = probes
         self.namespaces = namespaces
-        self.definitions = definitions
+        self.definitions: Definitions | None = None
         self._named = named
         self._progress = progress
         self.needs = Needs()
@@ -122,34 +120,29 @@ class ClusterRead:
         resolved: Resolved,
         instant: Instant,
         *,
-        earlier: Manifest | None,
         progress: Callable[[str, int, int, int], None],
     ) -> "ClusterRead":
-        """Test the kinds against X and list namespaces and definitions at it. Raises `KubeExpired`."""
+        """Test the kinds against X and list the namespaces at it. Raises `KubeExpired`."""
         named = resolved.namespaces.names
         kinds = [
             choice.kind
             for choice in resolved.kinds
             if not choice.rule and choice.kind.api_version not in discovery.aggregated
         ]
-        if CONFIG_MAPS not in kinds:
-            kinds.append(CONFIG_MAPS)
-        (probes, namespaces, definitions) = await in_parallel(
-            probe_kinds(reader.api, kinds, instant, named),
-            _namespaces(reader, instant),
-            _definitions(reader, instant, earlier, discovery),
+        # Tested in any case: the marker lies in a ConfigMap, and definitions tell of changed custom resources.
+        kinds += [kind for kind in (CONFIG_MAPS, DEFINITIONS) if kind not in kinds]
+        probes, namespaces = await in_parallel(
+            probe_kinds(reader.api, kinds, instant, named), _namespaces(reader, instant)
         )
         if namespaces is not None:
-            labelled = {name for name, meta in namespaces.items() if _marked(meta)}
-            narrowed = NamespaceFilter(resolved.namespaces.include, resolved.namespaces.exclude, frozenset(labelled))
-            resolved = replace(resolved, namespaces=narrowed)
-        return cls(reader, discovery, resolved, instant, probes, namespaces, definitions, named, progress)
+            labelled = frozenset(name for name, meta in namespaces.items() if _marked(meta))
+            resolved = replace(resolved, namespaces=replace(resolved.namespaces, labelled_out=labelled, _known={}))
+        return cls(reader, discovery, resolved, instant, probes, namespaces, named, progress)
 
-    @property
-    def config_maps_shared(self) -> bool:
-        """Whether ConfigMaps passed the same-etcd test: without it the marker at X means nothing."""
-        probe = self._probes.get(CONFIG_MAPS)
-        return probe is not None and probe.shared
+    async def define(self, earlier: Manifest | None) -> None:
+        """List the definitions of custom resources at X; *earlier* saves reading what it knew. Raises `KubeExpired`."""
+        if self.shared(DEFINITIONS):
+            self.definitions = await _definitions(self._reader, self.instant, earlier, self._discovery)
 
     def shared(self, kind: Kind) -> bool:
         """Whether *kind* passed the same-etcd test."""

@@ -17,9 +17,9 @@ from strongroom.dataplane.collector.budget import ByteBudget
 from strongroom.dataplane.collector.cluster_read import ClusterRead, GroupKind
 from strongroom.dataplane.collector.incremental import Stored, whole_because
 from strongroom.dataplane.collector.instant import (
+    CONFIG_MAPS,
     INSTANTS_AT_MOST,
     NAMESPACES,
-    Instant,
     take_instant,
 )
 from strongroom.dataplane.collector.kindread import SINGLE_READS_AT_ONCE, Reader
@@ -236,15 +236,9 @@ class _Backup:
             instant = await take_instant(self._api, resolved.namespaces.names, attempt)
             last = attempt == INSTANTS_AT_MOST
             try:
-                base, why = await self._base(run, instant, base)
-                cluster = await ClusterRead.begin(
-                    reader,
-                    discovery,
-                    resolved,
-                    instant,
-                    earlier=base.manifest if base is not None else None,
-                    progress=self._reading,
-                )
+                cluster = await ClusterRead.begin(reader, discovery, resolved, instant, progress=self._reading)
+                base, why = await self._base(run, cluster, base)
+                await cluster.define(base.manifest if base is not None else None)
             except KubeExpired:
                 if last:
                     raise
@@ -256,7 +250,6 @@ class _Backup:
                     revision=instant.revision,
                     server_version=discovery.server_version,
                     rules=objects.RULES,
-                    config_maps_shared=cluster.config_maps_shared,
                     now=run.started,
                 )
                 usable = None if why else base
@@ -273,11 +266,16 @@ class _Backup:
                 await cluster.read(earlier, stored, newest_only=True)
         return cluster, _incremental(cluster, usable, why)
 
-    async def _base(self, run: Run, instant: Instant, base: RecoveryPoint | None) -> tuple[RecoveryPoint | None, str]:
+    async def _base(
+        self, run: Run, cluster: ClusterRead, base: RecoveryPoint | None
+    ) -> tuple[RecoveryPoint | None, str]:
         """Return the earlier point that the marker names at X, or the reason why everything is read whole."""
         if self._request.whole:
             return None, "a whole reading was asked for"
-        named = await read_marker(self._api, instant.revision, self._key)
+        if not cluster.shared(CONFIG_MAPS):
+            # At X its etcd would answer with something else, or wait for a revision that never comes.
+            return None, "ConfigMaps, where the marker lies, do not share the core etcd"
+        named = await read_marker(self._api, cluster.instant.revision, self._key)
         if isinstance(named, str):
             return None, named
         if base is not None and base.id == named.point and base.sha256 == named.manifest_sha256:

@@ -58,9 +58,7 @@ def converts_by_webhook(definition: msgspec.Raw) -> bool:
     return _decode_definition(definition).spec.conversion.strategy == "Webhook"
 
 
-def whole_because(
-    earlier: Manifest, *, revision: str, server_version: str, rules: str, config_maps_shared: bool, now: datetime
-) -> str:
+def whole_because(earlier: Manifest, *, revision: str, server_version: str, rules: str, now: datetime) -> str:
     """Return why nothing at all may be taken over from *earlier* by a reading at *revision*, "" if something may."""
     if not earlier.cluster.version or earlier.cluster.version != server_version:
         return f"the API server was {earlier.cluster.version} and is {server_version}"
@@ -68,8 +66,6 @@ def whole_because(
         return "another version of Strongroom, which splits objects otherwise, wrote the earlier point"
     if int(revision) <= int(earlier.instant.revision):
         return f"the cluster's revision {revision} is not above the earlier point's {earlier.instant.revision}"
-    if not config_maps_shared:
-        return "ConfigMaps, where the marker lies, are kept in an etcd of their own"
     config_maps = next((each for each in earlier.kinds if (each.group, each.kind) == ("", "ConfigMap")), None)
     if config_maps is None or not config_maps.etcd_shared:
         return "ConfigMaps, where the marker lies, did not share the core etcd at the earlier point"
