@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -33,9 +35,15 @@ def processes_of(folder: Path) -> list[str]:
     return found
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Where a cluster may be brought up; a test that fails leaves none behind."""
+    yield tmp_path / "cluster"
+    Testbed.remove(tmp_path / "cluster")
+
+
 @pytest.mark.parametrize("step", STEPS)
-def test_down_after_a_killed_up_leaves_neither_process_nor_folder(step: str, tmp_path: Path) -> None:
-    folder = tmp_path / "cluster"
+def test_down_after_a_killed_up_leaves_neither_process_nor_folder(step: str, folder: Path) -> None:
     command = [sys.executable, "-m", "strongroom.cli.main", "testbed", "up", "--dir", str(folder)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as up:
         assert up.stderr is not None
@@ -54,8 +62,7 @@ def test_down_after_a_killed_up_leaves_neither_process_nor_folder(step: str, tmp
     assert Testbed.remove(folder) is False
 
 
-def test_an_interrupted_up_cleans_up_behind_itself(tmp_path: Path) -> None:
-    folder = tmp_path / "cluster"
+def test_an_interrupted_up_cleans_up_behind_itself(folder: Path) -> None:
     command = [sys.executable, "-m", "strongroom.cli.main", "testbed", "up", "--dir", str(folder)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as up:
         assert up.stderr is not None
@@ -66,16 +73,14 @@ def test_an_interrupted_up_cleans_up_behind_itself(tmp_path: Path) -> None:
     assert processes_of(folder) == []
 
 
-def test_a_component_that_fails_is_named_with_the_end_of_its_log_and_nothing_is_left(tmp_path: Path) -> None:
-    folder = tmp_path / "cluster"
+def test_a_component_that_fails_is_named_with_the_end_of_its_log_and_nothing_is_left(folder: Path) -> None:
     with pytest.raises(ComponentFailed, match=r"(?s)kube-apiserver ended.*unknown flag: --no-such-flag"):
         Testbed.up(folder, TestbedOptions(volumes=False, apiserver_flags=("--no-such-flag",)))
     assert not folder.exists()
     assert processes_of(folder) == []
 
 
-def test_a_port_that_another_program_takes_meanwhile_is_given_up_for_another(tmp_path: Path) -> None:
-    folder = tmp_path / "cluster"
+def test_a_port_that_another_program_takes_meanwhile_is_given_up_for_another(folder: Path) -> None:
     with ExitStack() as listeners:
         stolen = []
 
@@ -94,8 +99,16 @@ def test_a_port_that_another_program_takes_meanwhile_is_given_up_for_another(tmp
     assert processes_of(folder) == []
 
 
-def test_a_process_that_got_the_number_of_a_dead_one_is_spared(tmp_path: Path) -> None:
-    folder = tmp_path / "cluster"
+def test_programs_whose_folder_was_removed_by_hand_are_found_and_ended(folder: Path) -> None:
+    Testbed.up(folder, TestbedOptions(volumes=False))
+    while folder.exists():  # the programs write into it meanwhile
+        shutil.rmtree(folder, ignore_errors=True)
+    assert processes_of(folder) != []
+    assert Testbed.remove(folder)
+    assert processes_of(folder) == []
+
+
+def test_a_process_that_got_the_number_of_a_dead_one_is_spared(folder: Path) -> None:
     (folder / "processes").mkdir(parents=True)
     (folder / "lock").touch()
     with subprocess.Popen(["sleep", "60"]) as bystander:

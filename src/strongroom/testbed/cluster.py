@@ -29,6 +29,7 @@ from strongroom.testbed.options import TestbedOptions
 _READY_SECONDS = 90.0  # for each step; a loaded two-core machine needs up to a third of it
 _DEFAULT_SERVICE_ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/default"
 _POLL_SECONDS = 0.02
+_FOLDER_VARIABLE = "STRONGROOM_TESTBED_FOLDER"  # in the environment of every program of a cluster
 _LOG_TAIL_LINES = 20
 _PORT_ATTEMPTS = 3  # another program may take a port between our choice and our use of it
 
@@ -123,7 +124,9 @@ class Testbed:
         """
         layout = Layout(folder.absolute())
         if not layout.root.exists():
-            return False
+            lost = processes.with_environment(_FOLDER_VARIABLE, str(layout.root))
+            processes.end(lost, kill=True)
+            return bool(lost)
         if not layout.lock.exists():
             raise NoTestbed(f"{folder} holds no test cluster", hint="It was left as it is.")
         with _locked(layout):
@@ -317,11 +320,9 @@ class Testbed:
 
     def _environment(self) -> dict[str, str]:
         # A proxy, a kubeconfig or a KWOK configuration of the user must not reach the cluster's programs.
-        return {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": str(self._layout.home),
-            "TMPDIR": str(self._layout.run),
-        }
+        layout = self._layout
+        own = {"HOME": str(layout.home), "TMPDIR": str(layout.run), _FOLDER_VARIABLE: str(layout.root)}
+        return {"PATH": os.environ.get("PATH", os.defpath), **own}
 
     def _make_files(self) -> None:
         layout = self._layout
@@ -491,12 +492,14 @@ def _end_all(layout: Layout) -> None:
     """End whatever was started in the folder, with no other knowledge than its records.
 
     The folder of the records is put aside first. A process that has not written its record yet then cannot, and ends
-    by itself (see `processes`); every other one is found.
+    by itself (see `processes`); every other one is found. Should the records be lost, as where somebody removed the
+    folder by hand, the programs still carry the folder's name in their environment.
     """
     with contextlib.suppress(FileNotFoundError):
         layout.records.rename(f"{layout.records}-{time.time_ns()}")
     records = layout.root.glob(f"{layout.records.name}-*/*")
-    found = [processes.recorded(path) for path in records if path.suffix != ".new"]
+    found = {processes.recorded(path) for path in records if path.suffix != ".new"}
+    found |= set(processes.with_environment(_FOLDER_VARIABLE, str(layout.root)))
     processes.end([process for process in found if process is not None], kill=True)
 
 

@@ -77,6 +77,21 @@ def _parse(stat: str) -> Process:
     return Process(int(stat.split(maxsplit=1)[0]), int(fields[_START_TIME]))
 
 
+def with_environment(name: str, value: str) -> list[Process]:
+    """Return the processes of this user that were started with the environment variable *name* set to *value*."""
+    wanted = f"{name}={value}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        # It ended meanwhile, or it is somebody else's.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            process = _parse((entry / "stat").read_text())
+            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(process)
+    return found
+
+
 def running(process: Process) -> bool:
     """Tell whether *process* still runs. One that ended but was not waited for does not."""
     try:
