@@ -218,6 +218,7 @@ def test_kinds_come_in_waves_that_let_each_find_what_it_needs() -> None:
         obj("Widget", "w", "example.test"),
         obj("Service", "s", spec={}),
         obj("ConfigMap", "c"),
+        obj("ServiceAccount", "a"),
         obj("PersistentVolumeClaim", "p", spec={}),
         obj("StorageClass", "k", "storage.k8s.io"),
         obj("Namespace", "shop"),
@@ -229,6 +230,7 @@ def test_kinds_come_in_waves_that_let_each_find_what_it_needs() -> None:
         "Namespace",
         "StorageClass",
         "PersistentVolumeClaim",
+        "ServiceAccount",
         "ConfigMap",
         "Widget",
         "Service",
@@ -236,7 +238,7 @@ def test_kinds_come_in_waves_that_let_each_find_what_it_needs() -> None:
         "NetworkPolicy",
         "ResourceQuota",
     ]
-    assert [planned.number for planned in made.objects()] == list(range(10))
+    assert [planned.number for planned in made.objects()] == list(range(11))
 
 
 def test_row_02_owners_of_one_wave_come_before_what_they_own() -> None:

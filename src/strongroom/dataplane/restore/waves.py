@@ -15,15 +15,17 @@ class Stage(IntEnum):
     NAMESPACES = 1
     CLASSES = 2
     VOLUMES = 3
-    CONFIGURATION = 4
-    RBAC = 5
-    CUSTOM_RESOURCES = 6
-    SERVICES = 7
-    WORKLOADS = 8
-    CONVERTED = 9
+    ACCOUNTS = 4
+    """Before their tokens: the token controller deletes a token Secret whose ServiceAccount is not there."""
+    CONFIGURATION = 5
+    RBAC = 6
+    CUSTOM_RESOURCES = 7
+    SERVICES = 8
+    WORKLOADS = 9
+    CONVERTED = 10
     """Custom resources whose CRD converts by a webhook: it has to run first."""
-    POLICIES = 10
-    WEBHOOKS = 11
+    POLICIES = 11
+    WEBHOOKS = 12
 
     @property
     def title(self) -> str:
@@ -36,6 +38,7 @@ _TITLES = {
     Stage.NAMESPACES: "namespaces",
     Stage.CLASSES: "classes",
     Stage.VOLUMES: "volumes",
+    Stage.ACCOUNTS: "service accounts",
     Stage.CONFIGURATION: "configuration",
     Stage.RBAC: "roles and bindings",
     Stage.CUSTOM_RESOURCES: "custom resources",
@@ -62,7 +65,7 @@ _STAGES: dict[tuple[str, str], Stage] = {
     ("", "PersistentVolumeClaim"): Stage.VOLUMES,
     ("", "ConfigMap"): Stage.CONFIGURATION,
     ("", "Secret"): Stage.CONFIGURATION,
-    ("", "ServiceAccount"): Stage.CONFIGURATION,
+    ("", "ServiceAccount"): Stage.ACCOUNTS,
     ("", "Service"): Stage.SERVICES,
     ("", "Endpoints"): Stage.SERVICES,
     ("discovery.k8s.io", "EndpointSlice"): Stage.SERVICES,
