@@ -84,7 +84,7 @@ class BackupResult:
     """The recovery point that was committed, and what it took.
 
     *seconds* is wall time. *bytes_read* are answers of the API server, *bytes_written* went to the store, the manifest
-    itself left out. *warnings* are those of the manifest and what came after its commit.
+    included. *warnings* are those of the manifest and what came after its commit.
     """
 
     manifest: Manifest
@@ -164,7 +164,7 @@ class _Backup:
             manifest,
             time.monotonic() - begun,
             self._api.bytes_read - read_before,
-            manifest.bytes_written,
+            run.bytes_written,
             self._api.requests - requests_before,
             (*manifest.warnings, *after),
         )

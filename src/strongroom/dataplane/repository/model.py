@@ -79,7 +79,8 @@ class SegmentRef(_Wire, frozen=True, kw_only=True):
     """One segment of a kind's object list: its file, the digest (hex) of its content, its rows and its range of names.
 
     The content digest leaves the blobs' hints out. `first` and `last` are `namespace/name` (or `name`), both included.
-    `packs` are the packs that the rows' blobs lie in: what is live follows from manifests alone.
+    `bytes` is the length of all bodies. `packs` are the packs that the rows' blobs lie in: what is live follows from
+    manifests alone.
     """
 
     file: FileRef
@@ -87,6 +88,7 @@ class SegmentRef(_Wire, frozen=True, kw_only=True):
     rows: int
     first: str
     last: str
+    bytes: int = 0
     packs: tuple[str, ...] = ()
 
 

@@ -159,6 +159,11 @@ class Run:
         self._lists += 1
         return f"{self.id}-{self._lists}"
 
+    @property
+    def bytes_written(self) -> int:
+        """Bytes that this run has stored so far, the manifest included after `commit`."""
+        return self.repository.store.bytes_written - self._written_before
+
     async def abandon(self) -> None:
         """Stop the work in the background after a failure; what was stored is left to prune."""
         await self.packs.abandon()
@@ -236,7 +241,7 @@ class Run:
                 objects=sum(kind.objects for kind in draft.kinds),
                 object_bytes=self.object_bytes,
                 bytes_read=draft.bytes_read,
-                bytes_written=repository.store.bytes_written - self._written_before,
+                bytes_written=self.bytes_written,
                 rules=RULES,
                 caller=draft.caller,
             )

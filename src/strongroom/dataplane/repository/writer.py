@@ -79,6 +79,7 @@ class KindWriter:
         self._close_segment()
         self._segments.append(segment)
         self.objects += segment.rows
+        self._count_bytes(segment.bytes)
 
     async def finish(self) -> tuple[SegmentRef, ...]:
         """Store what is left of the list; return its segments in order."""
@@ -101,11 +102,14 @@ class KindWriter:
         self._check_order(key, key)
         self._rows.append(row)
         self.objects += 1
-        self.object_bytes += row.body.bytes
-        self._run.object_bytes += row.body.bytes
+        self._count_bytes(row.body.bytes)
         count = len(self._rows)
         if (count >= SEGMENT_MIN_ROWS and cuts_after(key)) or count >= SEGMENT_MAX_ROWS:
             self._close_segment()
+
+    def _count_bytes(self, size: int) -> None:
+        self.object_bytes += size
+        self._run.object_bytes += size
 
     def _check_order(self, first: bytes, last: bytes) -> None:
         if self._last and first <= self._last:
@@ -132,5 +136,6 @@ class KindWriter:
             rows=len(rows),
             first=sort_name(rows[0].namespace, rows[0].name).decode(),
             last=sort_name(rows[-1].namespace, rows[-1].name).decode(),
+            bytes=sum(row.body.bytes for row in rows),
             packs=tuple(sorted(packs)),
         )
