@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from strongroom.dataplane.kube.discovery import Discovery
 from strongroom.dataplane.kube.kinds import Kind
-from strongroom.dataplane.repository.model import KindEntry, Manifest, ObjectRow, Selection
+from strongroom.dataplane.repository.model import KindEntry, Manifest, ObjectRow, ReadAs, Selection
 from strongroom.dataplane.restore.selection import ChosenObjects
 
 # `kubectl api-resources` of Kubernetes 1.37, kinds with a short name; (group, kind) to short names.
@@ -57,14 +57,22 @@ def find_entry(manifest: Manifest, spelling: str) -> KindEntry:
     return next(entry for entry in manifest.kinds if (entry.group, entry.kind) == (found.group, found.kind))
 
 
-def select(manifest: Manifest, selection: Selection) -> tuple[list[KindEntry], Callable[[ObjectRow], bool]]:
+def select(
+    manifest: Manifest, selection: Selection, *, empty: bool = False
+) -> tuple[list[KindEntry], Callable[[ObjectRow], bool]]:
     """Return the kinds of the point that *selection* keeps, and the test that its rows have to pass.
 
-    It is what a restore with this selection takes, without what comes along as needed. Raises `SelectionInvalid`.
+    It is what a restore with this selection takes, without what comes along as needed. With *empty* kinds come too that
+    were read and had no objects. Raises `SelectionInvalid`.
     """
     short_names = {short: key for key, shorts in SHORT_NAMES.items() for short in shorts}
     chosen = ChosenObjects(selection, manifest.kinds, short_names)
-    return [entry for entry in manifest.kinds if entry.segments and chosen.kind(entry)], chosen.object
+    entries = [
+        entry
+        for entry in manifest.kinds
+        if chosen.kind(entry) and (entry.segments or (empty and entry.read_as in (ReadAs.EXACT, ReadAs.AT_REVISION)))
+    ]
+    return entries, chosen.object
 
 
 def _kind(entry: KindEntry) -> Kind:

@@ -172,7 +172,8 @@ async def prune(
     """Collect what no recovery point needs, in two steps: condemn now, delete twice the longest run later.
 
     With --kubeconfig or --context, CSI snapshots of deleted points that are still there are deleted through that
-    cluster, and what dead runs left in it is removed. Snapshots that are still there make the exit code 3.
+    cluster, and what dead backups and finished restores left in it is removed. Snapshots that remain make the exit
+    code 3.
     """
     swept: list[str] = []
     why_not = ""
@@ -204,7 +205,7 @@ async def prune(
         "next files due": report.next_sweep or "none",
     }
     if why_not:
-        view["leftovers in the cluster"] = f"left alone: {why_not}"
+        view["left in the cluster"] = why_not
     tables = [waiting_table(report.waiting_volumes, reasons)] if waiting else []
     if swept:
         tables.append(Table(("leftover in the cluster",), [(line,) for line in swept]))

@@ -30,6 +30,7 @@ from strongroom.dataplane.restore.model import (
     Conflict,
     Done,
     FieldChange,
+    ObjectResult,
     PlannedObject,
     RestorePlan,
     RestoreRequest,
@@ -257,9 +258,7 @@ def _plan_facts(plan: RestorePlan) -> Facts:
     }
     tables = [Table(("action", "kind", "name", "wave", "reason"), rows)] if rows else []
     if left_out:
-        # One by one they stand in the document; equal objects by the hundred would hide what happens.
-        counted = [(kind, count, reason) for (kind, reason), count in left_out.items()]
-        tables.append(Table(("left out", "objects", "reason"), counted))
+        tables.append(_counted("left out", left_out))
     if changes:
         tables.append(Table(("patch of", "name", "field", "now", "then"), changes))
     return Facts(values, ids=[plan.id], tables=tables)
@@ -282,16 +281,14 @@ def _shown(change: FieldChange, value: object) -> str:
 
 
 def _result_facts(result: RestoreResult) -> Facts:
-    told = [each for each in result.objects if each.action is Done.FAILED or each.reason]
+    told = [each for each in result.objects if each.action is not Done.SKIPPED and each.reason]
     rows = [
-        (
-            each.action.value,
-            kind_name(each.group, each.kind),
-            "/".join(filter(None, (each.namespace, each.name))),
-            each.reason,
-        )
+        (each.action.value, kind_name(each.group, each.kind), _target(each), each.reason)
         for each in sorted(told, key=lambda each: each.action is not Done.FAILED)
     ]
+    skipped = Counter(
+        (kind_name(each.group, each.kind), each.reason) for each in result.objects if each.action is Done.SKIPPED
+    )
     values = {
         "state": result.state.value,
         "created": result.created,
@@ -300,5 +297,16 @@ def _result_facts(result: RestoreResult) -> Facts:
         "failed": result.failed,
         "seconds": f"{result.seconds:.2f}",
     }
-    tables = [Table(("what", "kind", "name", "reason"), rows)] if rows else []
+    tables = [Table(("what", "kind", "name", "remark"), rows)] if rows else []
+    if skipped:
+        tables.append(_counted("skipped", skipped))
     return Facts(values, tables=tables)
+
+
+def _target(result: ObjectResult) -> str:
+    return f"{result.namespace}/{result.name}" if result.namespace else result.name
+
+
+def _counted(what: str, counts: Counter[tuple[str, str]]) -> Table:
+    # One by one they stand in the document; equal objects by the hundred would hide what happens.
+    return Table((what, "objects", "reason"), [(kind, count, reason) for (kind, reason), count in counts.items()])

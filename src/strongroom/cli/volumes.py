@@ -14,6 +14,7 @@ from strongroom.dataplane.repository import paths
 from strongroom.dataplane.repository.errors import NoSuchPoint, RepositoryError
 from strongroom.dataplane.repository.model import VolumeEntry
 from strongroom.dataplane.repository.repository import Repository
+from strongroom.dataplane.restore.imports import sweep_imports
 from strongroom.dataplane.snapshots.delete import delete_snapshots
 from strongroom.dataplane.snapshots.sweep import sweep_orphans
 
@@ -64,10 +65,12 @@ NO_CLUSTER = "no cluster was named: repeat with --kubeconfig"
 
 
 async def sweep_leftovers(repository: Repository, deleter: SnapshotDeleter) -> tuple[list[str], str]:
-    """Remove what dead runs of this repository left in the cluster; return what was done, and why nothing was or "".
+    """Remove what backups and restores left in the cluster; return what was done, and what was not and why, or "".
 
-    A snapshot that any manifest names is never deleted. So while one manifest cannot be read, nothing is.
+    From restores these are the imports of claims that are bound by now. From dead backups of this repository they are
+    CSI snapshots; one that any manifest names is never deleted, so while a manifest cannot be read, none is.
     """
+    done = [f"{name}: removed, its claim is bound" for name in await sweep_imports(deleter.api)]
     window = timedelta(seconds=repository.info.max_run_seconds)
     now = datetime.now(UTC)
     handles: set[str] = set()
@@ -77,13 +80,16 @@ async def sweep_leftovers(repository: Repository, deleter: SnapshotDeleter) -> t
         except NoSuchPoint:
             continue  # swept since it was listed
         except RepositoryError as error:
-            return [], f"the manifest of {point_id} cannot be read, so its snapshots are not known: {error.message}"
+            return (
+                done,
+                f"snapshots of dead backups: the manifest of {point_id} cannot be read, so its snapshots are not known: {error.message}",
+            )
         handles.update(volume.handle for volume in manifest.volumes)
     records = await repository.records()
     handles.update(volume.handle for record, _ in records.condemned for volume in record.volumes)
     # Twice the longest run: the store's clock and ours need not agree.
     live = {paths.file_id(i.key) async for i in repository.store.list(paths.RUNS) if now - i.modified < 2 * window}
-    done = await sweep_orphans(
+    done += await sweep_orphans(
         deleter.api, deleter.discovery, live, now - window, handles, repository_id=repository.info.id
     )
     return done, ""
