@@ -13,7 +13,14 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from strongroom.dataplane.kube.api import KubeApi
-from strongroom.dataplane.kube.errors import KubeAlreadyExists, KubeError, KubeForbidden, KubeNotFound
+from strongroom.dataplane.kube.errors import (
+    KubeAlreadyExists,
+    KubeError,
+    KubeForbidden,
+    KubeNotFound,
+    KubeUnauthorized,
+    KubeUnreachable,
+)
 from strongroom.dataplane.kube.kinds import Kind
 from strongroom.dataplane.restore.gather import refusal_of
 from strongroom.dataplane.restore.model import PlannedObject, VolumeImport
@@ -88,7 +95,10 @@ async def import_snapshot(api: KubeApi, restore_id: str, planned: PlannedObject,
         return f"the snapshot {volume.handle} of driver {volume.driver} is not ready{': ' + error if error else ''}"
 
     # The claim comes after its snapshot is ready: a provisioner that finds it not ready backs off for many seconds.
-    return await until(ready, READY_SECONDS)
+    why = await until(ready, READY_SECONDS)
+    if why:
+        await _remove(api, name, planned.namespace)
+    return why
 
 
 class _Meta(msgspec.Struct, frozen=True, rename="camel"):
@@ -176,15 +186,21 @@ async def _sweep_one(api: KubeApi, content: _Content) -> bool:
     made = datetime.fromisoformat(content.metadata.creation_timestamp)
     if raw is None and datetime.now(UTC) - made < ABANDONED_AFTER:
         return False
-    reference = content.spec.volume_snapshot_ref
+    await _remove(api, content.metadata.name, content.spec.volume_snapshot_ref.namespace)
+    return True
+
+
+async def _remove(api: KubeApi, name: str, namespace: str) -> None:
+    """Remove an import. The storage keeps its snapshot: the content says Retain."""
     try:
         with suppress(KubeNotFound):
-            await api.delete(SNAPSHOT_KIND, reference.name, reference.namespace)
+            await api.delete(SNAPSHOT_KIND, name, namespace)
         with suppress(KubeNotFound):
-            await api.delete(CONTENT_KIND, content.metadata.name)
+            await api.delete(CONTENT_KIND, name)
+    except (KubeUnreachable, KubeUnauthorized):
+        raise
     except KubeError as error:
         raise type(error)(
-            f"the import {content.metadata.name} could not be removed: {refusal_of(error)}",
-            hint="Its volume is restored; remove the VolumeSnapshot and its content by hand, or repeat the sweep",
+            f"the import {name} in namespace {namespace} could not be removed: {refusal_of(error)}",
+            hint="Remove the VolumeSnapshot and its VolumeSnapshotContent by hand; the backup's data is not touched",
         ) from error
-    return True

@@ -6,6 +6,7 @@ and no result may or may not have been created: the restorer finds out by the se
 """
 
 import asyncio
+import secrets
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -32,6 +33,9 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Entry(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
+    """`process` tells writers apart: equal entries of two processes must not pass for one."""
+
+    process: str
     plan: RestorePlan | None = None
     intent: tuple[int, ...] = ()
     result: tuple[Outcome, ...] = ()
@@ -47,6 +51,7 @@ class Journal:
         """Numbers that an earlier process meant to send and left without a result."""
         self._repository = repository
         self._number = 0
+        self._process = secrets.token_hex(8)
         self._lock = asyncio.Lock()
         for entry in entries:
             self._number += 1
@@ -58,7 +63,7 @@ class Journal:
     async def begin(cls, repository: Repository, restore_id: str, plan: RestorePlan) -> "Journal":
         """Begin a journal with the plan as its first entry. Raises `RestoreTakenOver` when the id has one."""
         journal = cls(repository, restore_id)
-        await journal._append(_Entry(plan=plan))
+        await journal._append(_Entry(process=journal._process, plan=plan))
         return journal
 
     @classmethod
@@ -75,13 +80,13 @@ class Journal:
 
     async def intend(self, numbers: Iterable[int]) -> None:
         """Say that these objects are about to be sent. Afterwards they may be."""
-        await self._append(_Entry(intent=tuple(numbers)))
+        await self._append(_Entry(process=self._process, intent=tuple(numbers)))
 
     async def record(self, outcomes: Iterable[Outcome]) -> None:
         """Say what became of objects."""
         settled = tuple(outcomes)
         if settled:
-            await self._append(_Entry(result=settled))
+            await self._append(_Entry(process=self._process, result=settled))
             self.outcomes.update((outcome.number, outcome) for outcome in settled)
 
     async def close(self, result: RestoreResult) -> None:
