@@ -96,6 +96,11 @@ def coverage_document(manifest: Manifest) -> Document:
     }
 
 
+def kind_name(group: str, kind: str) -> str:
+    """Return a kind with its group as kubectl prints it: `Secret`, `Deployment.apps`."""
+    return f"{kind}.{group}" if group else kind
+
+
 def coverage_remark(kind: KindEntry) -> str:
     """Return in words why a kind is not simply there, "" if it is."""
     remarks = [kind.rule, kind.reason]

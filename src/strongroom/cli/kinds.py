@@ -6,7 +6,9 @@ stand here.
 
 from collections.abc import Callable
 
+from strongroom.cli.documents import kind_name
 from strongroom.dataplane.kube.discovery import Discovery
+from strongroom.dataplane.kube.errors import AmbiguousKind, UnknownKind
 from strongroom.dataplane.kube.kinds import Kind
 from strongroom.dataplane.repository.model import KindEntry, Manifest, ObjectRow, ReadAs, Selection
 from strongroom.dataplane.restore.selection import ChosenObjects
@@ -53,7 +55,14 @@ def served_kinds(manifest: Manifest) -> Discovery:
 
 def find_entry(manifest: Manifest, spelling: str) -> KindEntry:
     """Return the kind that *spelling* names. Raises `UnknownKind`, `AmbiguousKind`."""
-    found = served_kinds(manifest).find(spelling)
+    try:
+        found = served_kinds(manifest).find(spelling)
+    except AmbiguousKind:
+        raise
+    except UnknownKind as error:
+        hint = f"Did you mean {', '.join(error.near)}?" if error.near else "See them: strongroom point coverage"
+        message = f"the recovery point {manifest.id} knows no kind {spelling!r}"
+        raise UnknownKind(message, hint=hint, near=error.near) from error
     return next(entry for entry in manifest.kinds if (entry.group, entry.kind) == (found.group, found.kind))
 
 
@@ -86,11 +95,6 @@ def _kind(entry: KindEntry) -> Kind:
         short_names=SHORT_NAMES.get((entry.group, entry.kind), ()),
         singular=entry.kind.lower(),
     )
-
-
-def kind_name(group: str, kind: str) -> str:
-    """Return a kind with its group as kubectl prints it: `Secret`, `Deployment.apps`."""
-    return f"{kind}.{group}" if group else kind
 
 
 def object_name(row: ObjectRow) -> str:

@@ -261,6 +261,11 @@ class ListWriter:
                 self._rows.append(row)
         self.count += 1
 
+    def add_row(self, row: Sequence[object]) -> None:
+        """Add a further row of the same element to a table; documents have it in the element."""
+        if self._options.output is Format.TABLE and not self._options.quiet:
+            self._rows.append(row)
+
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             return

@@ -4,8 +4,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from strongroom.cli.documents import coverage_document, coverage_remark, document, point_summary, read_as_text
-from strongroom.cli.kinds import kind_name
+from strongroom.cli.connection import connect
+from strongroom.cli.documents import (
+    coverage_document,
+    coverage_remark,
+    document,
+    kind_name,
+    point_summary,
+    read_as_text,
+)
 from strongroom.cli.options import (
     EVERYTHING,
     NO_CLUSTER_NAMED,
@@ -18,7 +25,7 @@ from strongroom.cli.options import (
 from strongroom.cli.output import DEFAULT_OUTPUT, Facts, Output, Table, emit, size_text, warn
 from strongroom.cli.point import volume_table
 from strongroom.cli.progress import Progress, progress
-from strongroom.cli.session import connect, open_repository
+from strongroom.cli.session import open_repository
 from strongroom.dataplane.collector.collect import BackupRequest, BackupResult, collect
 from strongroom.dataplane.collector.collect import Progress as Step
 from strongroom.dataplane.repository.model import Manifest, ReadAs

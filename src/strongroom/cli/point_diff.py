@@ -6,7 +6,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from strongroom.cli.kinds import kind_name, select
+from strongroom.cli.connection import connect
+from strongroom.cli.documents import kind_name
+from strongroom.cli.kinds import select
 from strongroom.cli.options import (
     EVERYTHING,
     NO_CLUSTER_NAMED,
@@ -15,7 +17,7 @@ from strongroom.cli.options import (
     SelectionOptions,
 )
 from strongroom.cli.output import DEFAULT_OUTPUT, Facts, Output, Table, emit, note
-from strongroom.cli.session import connect, open_repository
+from strongroom.cli.session import open_repository
 from strongroom.dataplane.collector.filtering import ObjectFilter
 from strongroom.dataplane.collector.selection import NAMESPACE, Resolved, resolve
 from strongroom.dataplane.kube.api import KubeApi
@@ -135,7 +137,6 @@ def _selected(then: Resolved, entry: KindEntry) -> Callable[[ObjectRow], bool]:
 
 def change_document(change: ObjectChange) -> dict[str, object]:
     """Return one changed object as documents list it."""
-    fields = [{"path": f.path, "before": f.before, "after": f.after, "hidden": f.hidden} for f in change.fields]
     return {
         "group": change.group,
         "version": change.version,
@@ -143,8 +144,13 @@ def change_document(change: ObjectChange) -> dict[str, object]:
         "namespace": change.namespace,
         "name": change.name,
         "change": change.change.value,
-        "fields": fields,
+        "fields": change_fields(change.fields),
     }
+
+
+def change_fields(fields: Sequence[FieldChange]) -> list[dict[str, object]]:
+    """Return changed fields as documents list them."""
+    return [{"path": f.path, "before": f.before, "after": f.after, "hidden": f.hidden} for f in fields]
 
 
 def change_rows(change: ObjectChange) -> list[tuple[object, ...]]:

@@ -9,8 +9,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from strongroom.cli.documents import document
-from strongroom.cli.kinds import kind_name
+from strongroom.cli.connection import connect
+from strongroom.cli.documents import document, kind_name
 from strongroom.cli.options import (
     EVERYTHING,
     NO_CLUSTER_NAMED,
@@ -22,7 +22,7 @@ from strongroom.cli.options import (
 )
 from strongroom.cli.output import DEFAULT_OUTPUT, Facts, Format, Output, Table, emit, note, warn
 from strongroom.cli.progress import Progress, progress
-from strongroom.cli.session import connect, open_repository
+from strongroom.cli.session import open_repository
 from strongroom.dataplane.repository.repository import Repository
 from strongroom.dataplane.restore.execute import execute, load_plan, new_restore_id
 from strongroom.dataplane.restore.gather import gather_plan

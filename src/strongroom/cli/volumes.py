@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from strongroom.cli.connection import connect
 from strongroom.cli.options import ClusterOptions
 from strongroom.cli.output import Output, Table
-from strongroom.cli.session import connect
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.discovery import Discovery, discover
 from strongroom.dataplane.repository import paths
@@ -80,10 +80,8 @@ async def sweep_leftovers(repository: Repository, deleter: SnapshotDeleter) -> t
         except NoSuchPoint:
             continue  # swept since it was listed
         except RepositoryError as error:
-            return (
-                done,
-                f"snapshots of dead backups: the manifest of {point_id} cannot be read, so its snapshots are not known: {error.message}",
-            )
+            why = f"the manifest of {point_id} cannot be read, so its snapshots are not known: {error.message}"
+            return done, f"snapshots of dead backups: {why}"
         handles.update(volume.handle for volume in manifest.volumes)
     records = await repository.records()
     handles.update(volume.handle for record, _ in records.condemned for volume in record.volumes)

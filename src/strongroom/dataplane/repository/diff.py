@@ -114,7 +114,7 @@ async def diff_current(
             batch = differing[start : start + BATCH_OBJECTS]
             bodies = await point.blobs([row.body for row, _ in batch])
             for row, parts in batch:
-                fields = _body_changes(row, bodies[row.body.digest], parts.uid, parts.body)
+                fields = body_changes(row, bodies[row.body.digest], parts.uid, parts.body)
                 yield _of(row, Change.CHANGED, fields)
     for row in rows.values():
         yield _of(row, Change.REMOVED)
@@ -170,13 +170,14 @@ async def _changed(
         _of(
             new,
             Change.CHANGED,
-            _body_changes(old, old_bodies[old.body.digest], new.uid, new_bodies[new.body.digest]),
+            body_changes(old, old_bodies[old.body.digest], new.uid, new_bodies[new.body.digest]),
         )
         for old, new in pairs
     ]
 
 
-def _body_changes(old: ObjectRow, before: bytes, uid: str, after: bytes) -> list[FieldChange]:
+def body_changes(old: ObjectRow, before: bytes, uid: str, after: bytes) -> list[FieldChange]:
+    """Return the fields in which an object's new *uid* and body differ from the *old* row with its body *before*."""
     changes = list(field_changes(msgspec.json.decode(before), msgspec.json.decode(after)))
     if old.uid != uid:
         changes.insert(0, FieldChange("metadata.uid", old.uid, uid))
