@@ -1,8 +1,8 @@
 """A process that takes volume snapshots, or sweeps, and is killed just before its n-th write. Not a test.
 
-Usage: snapshots_victim.py JSON. The document names what to do (`release`, `abandon` or `sweep`), the write before which
-to die, and whose volumes. A write is a request that changes the cluster, or the commit: a file with the handles that
-the manifest would name.
+Usage: snapshots_victim.py JSON. The document names what to do (`release`, `abandon`, `sweep` or `delete`), the write
+before which to die, and whose volumes. A write is a request that changes the cluster, or the commit: a file with what
+the manifest would say of the volumes.
 """
 
 import asyncio
@@ -19,7 +19,9 @@ import msgspec
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.discovery import discover
 from strongroom.dataplane.kube.transport import Call
+from strongroom.dataplane.repository.model import VolumeEntry
 from strongroom.dataplane.snapshots.claims import claim_from_object, volume_from_object
+from strongroom.dataplane.snapshots.delete import delete_snapshots
 from strongroom.dataplane.snapshots.session import SnapshotSession
 from strongroom.dataplane.snapshots.sweep import sweep_orphans
 
@@ -64,6 +66,9 @@ async def main(order: dict[str, Any]) -> None:
             handles = set(order["handles"])
             await sweep_orphans(api, discovery, set(), later, handles, repository_id=order["repository"])
             return
+        if order["do"] == "delete":
+            await delete_snapshots(api, discovery, msgspec.convert(order["volumes"], list[VolumeEntry]))
+            return
         path = f"/api/v1/namespaces/{order['namespace']}/persistentvolumeclaims"
         claims = [claim_from_object(item) for item in await items(api, path)]
         volumes = [volume_from_object(item) for item in await items(api, "/api/v1/persistentvolumes")]
@@ -81,10 +86,10 @@ async def main(order: dict[str, Any]) -> None:
         await session.ready()
         entries, _ = session.entries({claim.uid: claim for claim in claims}, taken)
         if order["do"] == "abandon":
-            await session.abandon()
+            await session.abandon(no_manifest=True)
             return
         fate.write()
-        Path(order["manifest"]).write_text(json.dumps([entry.handle for entry in entries]))
+        Path(order["manifest"]).write_bytes(msgspec.json.encode(entries))
         await session.release()
 
 

@@ -19,6 +19,7 @@ from strongroom.dataplane.snapshots.claims import Claim, PersistentVolume, claim
 from strongroom.dataplane.snapshots.delete import delete_snapshots
 from strongroom.dataplane.snapshots.session import SnapshotSession
 from strongroom.testbed.cluster import Testbed
+from strongroom.testbed.faults import DropReply, DropRequest, FaultProxy, Rule, Status, TooMany
 
 SNAPSHOT_API = "snapshot.storage.k8s.io/v1"
 
@@ -196,6 +197,103 @@ async def test_a_run_that_is_abandoned_leaves_nothing_in_the_cluster_and_nothing
         assert await volumes.on_storage() == []
 
 
+async def test_a_run_that_fails_in_its_commit_deletes_nothing_that_a_manifest_may_name(volumes: Volumes) -> None:
+    volumes.create("data", "gone")
+    session = await volumes.start()
+    await session.cut()
+    await session.ready()
+    at_x = {claim.uid: claim for claim in await volumes.claims() if claim.name == "data"}
+    entries, _ = session.entries(at_x, datetime.now(UTC))
+    [left] = await session.abandon()
+
+    assert "a recovery point may name its snapshot" in left
+    assert await volumes.on_storage() == [entries[0].handle]
+    assert len(volumes.snapshots()) == 1
+    assert await session.abandon(no_manifest=True) == ()
+    assert await volumes.on_storage() == []
+    assert volumes.snapshots() == []
+
+
+def lossy(action: Any) -> list[Rule]:
+    """Meet the first request of each sort that a session makes with *action*."""
+    contents = "/volumesnapshotcontents/"
+    return [
+        Rule(action, "GET", "/volumesnapshotclasses", times=1),
+        Rule(action, "POST", "/volumesnapshotclasses", times=1),
+        Rule(action, "POST", "/volumesnapshots", times=1),
+        Rule(action, "GET", "/volumesnapshots", times=1),
+        Rule(action, "GET", contents, times=1),
+        Rule(action, "PATCH", contents, times=1),
+        Rule(action, "DELETE", "/volumesnapshots/", times=1),
+        Rule(action, "DELETE", contents, times=1),
+    ]
+
+
+@pytest.mark.parametrize("action", [DropRequest(), DropReply(), TooMany(0.1), Status(503)], ids=repr)
+async def test_a_request_or_a_reply_of_each_sort_that_gets_lost_changes_nothing(
+    volumes: Volumes, tmp_path: Path, action: Any
+) -> None:
+    volumes.create("data", "logs")
+    direct = volumes.api
+    with FaultProxy.for_cluster(volumes.testbed.kubeconfig) as proxy:
+        async with KubeApi.from_kubeconfig(proxy.write_kubeconfig(tmp_path / "proxy")) as api:
+            volumes.api = api
+            claims, found = await volumes.claims(), await volumes.volumes()
+            rules = lossy(action)
+            proxy.add(*rules)
+            session = await SnapshotSession.start(
+                api, volumes.discovery, uuid.uuid4().hex, claims, found, {}, repository_id=volumes.repository_id
+            )
+            entries, warnings = await point(volumes, session)
+            assert await session.release() == ()
+    volumes.api = direct
+
+    assert [rule.fired for rule in rules] == [1] * len(rules)
+    assert ready(entries) == ["data", "logs"]
+    assert warnings == ()
+    assert volumes.snapshots() == []
+    assert volumes.contents() == []
+    assert await volumes.on_storage() == sorted(entry.handle for entry in entries)
+
+
+SNAPSHOTS_ROLE = """
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: %s}
+rules:
+  - {apiGroups: [snapshot.storage.k8s.io], resources: [volumesnapshotclasses], verbs: [list, get, create]}
+  - {apiGroups: [snapshot.storage.k8s.io], resources: [volumesnapshots], verbs: [list, get, create, delete]}
+  - apiGroups: [snapshot.storage.k8s.io]
+    resources: [volumesnapshotcontents]
+    verbs: [list, get, create, patch, delete]
+  - {apiGroups: [snapshot.storage.k8s.io], resources: [volumesnapshotcontents/status], verbs: [patch]}
+  - {apiGroups: [storage.k8s.io], resources: [csidrivers], verbs: [get]}
+"""
+
+
+async def test_the_documented_role_is_enough(volumes: Volumes) -> None:
+    volumes.create("data")
+    claims, found = await volumes.claims(), await volumes.volumes()
+    user = f"snapshots-{uuid.uuid4().hex[:8]}"
+    kubectl = volumes.testbed.kubectl
+    kubectl("apply", "-f", "-", stdin=SNAPSHOTS_ROLE % user)
+    kubectl("create", "clusterrolebinding", user, f"--clusterrole={user}", f"--user={user}")
+    try:
+        async with KubeApi.from_kubeconfig(volumes.testbed.make_client_cert(user)) as api:
+            session = await SnapshotSession.start(
+                api, volumes.discovery, uuid.uuid4().hex, claims, found, {}, repository_id=volumes.repository_id
+            )
+            entries, _ = await point(volumes, session)
+            assert await session.release() == ()
+            assert ready(entries) == ["data"], entries[0].reason
+            [outcome] = await delete_snapshots(api, volumes.discovery, entries)
+            assert outcome.deleted, outcome.reason
+    finally:
+        kubectl("delete", f"clusterrole/{user}", f"clusterrolebinding/{user}")
+    document = Path(__file__).parents[2] / "docs/reference/volumes.md"
+    assert (SNAPSHOTS_ROLE % "strongroom-snapshots").strip() in document.read_text()
+
+
 async def test_cutting_does_not_wait_until_a_snapshot_is_ready_and_the_commit_does(volumes: Volumes) -> None:
     volumes.create("data")
     session = await volumes.start(readyAfter="3s")
@@ -209,7 +307,7 @@ async def test_cutting_does_not_wait_until_a_snapshot_is_ready_and_the_commit_do
 
     assert ready(entries) == ["data"]
     assert cut_after < 2.5 < ready_after
-    await session.abandon()
+    await session.release()
 
 
 async def test_a_snapshot_that_is_not_ready_in_time_is_a_failed_one_and_is_deleted(volumes: Volumes) -> None:
@@ -382,7 +480,7 @@ async def test_concurrent_runs_share_their_class(volumes: Volumes) -> None:
     assert len(volumes.classes()) == 1
     results = [await point(volumes, session) for session in sessions]
     assert [ready(entries) for entries, _ in results] == [["data"]] * 4
-    await asyncio.gather(*(session.abandon() for session in sessions))
+    await asyncio.gather(*(session.abandon(no_manifest=True) for session in sessions))
     assert await volumes.on_storage() == []
 
 

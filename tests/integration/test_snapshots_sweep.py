@@ -1,37 +1,40 @@
-"""Runs that are killed at each of their writes, and the sweep that comes after: no orphan, no loss."""
+"""Runs that are killed at each of their writes, and the sweep or deletion that comes after: no orphan, no loss."""
 
 import asyncio
 import json
 import signal
 import sys
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.discovery import Discovery, discover
+from strongroom.dataplane.repository.model import VolumeEntry
+from strongroom.dataplane.snapshots.delete import delete_snapshots
 from strongroom.dataplane.snapshots.sweep import sweep_orphans
 from strongroom.testbed.cluster import Testbed
 
 VICTIM = Path(__file__).with_name("snapshots_victim.py")
-CLAIMS = ("data", "logs")
 LATER = timedelta(hours=1)
 
 
 class Scene:
-    """One namespace with two volumes, and what a repository's runs leave of them."""
+    """One namespace with some volumes, and what a repository's runs leave of them."""
 
-    def __init__(self, testbed: Testbed, namespace: str, folder: Path) -> None:
+    def __init__(self, testbed: Testbed, namespace: str, folder: Path, *claims: str) -> None:
         self.testbed = testbed
         self.namespace = namespace
         self.folder = folder
-        self.volumes = self._create_volumes()
+        self.volumes = self._create_volumes(claims)
 
-    def _create_volumes(self) -> set[str]:
-        for name in CLAIMS:
+    def _create_volumes(self, claims: Sequence[str]) -> set[str]:
+        for name in claims:
             claim = {
                 "apiVersion": "v1",
                 "kind": "PersistentVolumeClaim",
@@ -40,10 +43,10 @@ class Scene:
             }
             self.testbed.kubectl("apply", "-f", "-", stdin=json.dumps(claim))
         bound = "--for=jsonpath={.status.phase}=Bound"
-        self.testbed.kubectl("wait", bound, "-n", self.namespace, *[f"pvc/{name}" for name in CLAIMS])
+        self.testbed.kubectl("wait", bound, "-n", self.namespace, *[f"pvc/{name}" for name in claims])
         found = json.loads(self.testbed.kubectl("get", "pv", "-o", "json"))["items"]
         ours = [one for one in found if one["spec"]["claimRef"]["namespace"] == self.namespace]
-        assert len(ours) == len(CLAIMS)
+        assert len(ours) == len(claims)
         return {one["spec"]["csi"]["volumeHandle"] for one in ours}
 
     def on_storage(self) -> list[str]:
@@ -64,8 +67,8 @@ class Scene:
             if one["spec"].get("volumeSnapshotClassName", "").startswith(of_class)
         ]
 
-    async def run(self, do: str, before: int, repository: str, **more: Any) -> tuple[int, list[str]]:
-        """Run a victim; return how it ended and the handles that its manifest names."""
+    async def run(self, do: str, before: int, repository: str, **more: Any) -> tuple[int, list[VolumeEntry]]:
+        """Run a victim; return how it ended and the volumes that its manifest names."""
         manifest = self.folder / uuid.uuid4().hex
         order = {
             "do": do,
@@ -79,7 +82,7 @@ class Scene:
         }
         process = await asyncio.create_subprocess_exec(sys.executable, VICTIM, json.dumps(order))
         ended = await process.wait()
-        return ended, json.loads(manifest.read_text()) if manifest.exists() else []
+        return ended, msgspec.json.decode(manifest.read_bytes(), type=list[VolumeEntry]) if manifest.exists() else []
 
     async def sweep(self, repository: str, handles: list[str], **changed: Any) -> list[str]:
         """Sweep for a repository whose manifests name *handles*, when all that is there is old enough."""
@@ -100,17 +103,26 @@ class Scene:
 
 @pytest.fixture
 def scene(testbed: Testbed, namespace: str, tmp_path: Path) -> Scene:
-    return Scene(testbed, namespace, tmp_path)
+    return Scene(testbed, namespace, tmp_path, "data", "logs")
 
 
-@pytest.mark.parametrize("do", ["release", "abandon"])
+@pytest.fixture
+def small_scene(testbed: Testbed, namespace: str, tmp_path: Path) -> Scene:
+    """One volume: half the writes to die at."""
+    return Scene(testbed, namespace, tmp_path, "data")
+
+
+@pytest.mark.parametrize(("do", "stage"), [("release", "scene"), ("abandon", "small_scene")])
 async def test_after_a_kill_at_any_write_the_sweep_leaves_what_a_manifest_names_and_nothing_else(
-    scene: Scene, do: str
+    request: pytest.FixtureRequest, do: str, stage: str
 ) -> None:
+    scene: Scene = request.getfixturevalue(stage)
+    volumes_there = len(scene.volumes)
     committed = 0
     for before in range(1, 100):
         repository = uuid.uuid4().hex
-        ended, handles = await scene.run(do, before, repository)
+        ended, volumes = await scene.run(do, before, repository)
+        handles = [volume.handle for volume in volumes]
         await scene.sweep(repository, handles)
         scene.forget_classes(repository)
 
@@ -123,16 +135,18 @@ async def test_after_a_kill_at_any_write_the_sweep_leaves_what_a_manifest_names_
         if ended != -signal.SIGKILL:
             break
     assert ended == 0
-    # Class, 2 VolumeSnapshots, commit, and for each volume a mark and 2 deletions.
-    assert before > (10 if do == "release" else 9)
-    assert committed == (0 if do == "abandon" else before - 4)
+    # The class, a VolumeSnapshot for each volume, the commit, and for each volume a mark and two deletions.
+    before_commit = 1 + volumes_there
+    assert before > before_commit + 3 * volumes_there + (do == "release")
+    assert committed == (0 if do == "abandon" else before - before_commit - 1)
 
 
-async def test_a_sweep_that_is_killed_at_any_write_is_finished_by_the_next(scene: Scene) -> None:
+async def test_a_sweep_that_is_killed_at_any_write_is_finished_by_the_next(small_scene: Scene) -> None:
+    scene = small_scene
     for before in range(1, 100):
         repository = uuid.uuid4().hex
-        await scene.run("release", 4, repository)  # killed before the commit
-        assert len(scene.on_storage()) == len(CLAIMS)
+        await scene.run("release", 3, repository)  # killed before the commit
+        assert len(scene.on_storage()) == len(scene.volumes)
         ended, _ = await scene.run("sweep", before, repository, handles=[])
         await scene.sweep(repository, [])
         scene.forget_classes(repository)
@@ -141,7 +155,25 @@ async def test_a_sweep_that_is_killed_at_any_write_is_finished_by_the_next(scene
         if ended != -signal.SIGKILL:
             break
     assert ended == 0
-    assert before > 6
+    assert before > 3  # a mark and two deletions
+
+
+async def test_a_deletion_that_is_killed_at_any_write_is_finished_and_confirmed_by_the_next(small_scene: Scene) -> None:
+    scene = small_scene
+    for before in range(1, 100):
+        repository = uuid.uuid4().hex
+        _, volumes = await scene.run("release", 0, repository)
+        assert len(scene.on_storage()) == len(scene.volumes)
+        ended, _ = await scene.run("delete", before, repository, volumes=msgspec.to_builtins(volumes))
+        async with KubeApi.from_kubeconfig(scene.testbed.kubeconfig) as api:
+            outcomes = await delete_snapshots(api, await discover(api), volumes)
+        scene.forget_classes(repository)
+        assert [outcome.reason for outcome in outcomes] == [""] * len(scene.volumes), f"killed before write {before}"
+        assert scene.on_storage() == [], f"killed before write {before}"
+        if ended != -signal.SIGKILL:
+            break
+    assert ended == 0
+    assert before > 4  # the content, its status, its driver, its deletion
 
 
 async def test_a_sweep_touches_no_young_run_no_live_run_and_no_other_repositorys_run(scene: Scene) -> None:
@@ -149,18 +181,18 @@ async def test_a_sweep_touches_no_young_run_no_live_run_and_no_other_repositorys
     ended, _ = await scene.run("release", 4, repository, run="alive")
     assert ended == -signal.SIGKILL
     there = sorted(scene.in_cluster(repository))
-    assert len(there) == 2 * len(CLAIMS)
+    assert len(there) == 2 * len(scene.volumes)
 
     assert await scene.sweep(repository, [], older_than=datetime.now(UTC) - LATER) == []
     assert await scene.sweep(repository, [], live_runs={"alive"}) == []
     assert await scene.sweep(uuid.uuid4().hex, []) == []
     assert sorted(scene.in_cluster(repository)) == there
-    assert len(scene.on_storage()) == len(CLAIMS)
+    assert len(scene.on_storage()) == len(scene.volumes)
 
     # A manifest's word goes before the run's: one snapshot is kept, the other is nobody's.
     kept = scene.on_storage()[0]
     lines = await scene.sweep(repository, [kept])
-    assert len(lines) == len(CLAIMS)
+    assert len(lines) == len(scene.volumes)
     assert scene.in_cluster(repository) == []
     assert scene.on_storage() == [kept]
     scene.forget_classes(repository)
@@ -171,8 +203,8 @@ async def test_orphans_are_found_also_when_their_class_and_namespace_are_gone(sc
     await scene.run("release", 4, repository)
     scene.forget_classes(repository)
     await asyncio.to_thread(scene.testbed.kubectl, "delete", "namespace", scene.namespace, "--wait=true")
-    assert len(scene.in_cluster(repository)) == len(CLAIMS)  # the contents, kept by Retain
-    assert len(scene.on_storage()) == len(CLAIMS)
+    assert len(scene.in_cluster(repository)) == len(scene.volumes)  # the contents, kept by Retain
+    assert len(scene.on_storage()) == len(scene.volumes)
 
     await scene.sweep(repository, [])
     assert scene.in_cluster(repository) == []

@@ -24,11 +24,15 @@ from strongroom.dataplane.snapshots.kinds import (
     FIELD_MANAGER,
     SnapshotApiMissing,
     SnapshotKinds,
+    VolumeSnapshotContent,
     find_kinds,
 )
 from strongroom.dataplane.snapshots.removal import pauses, read_content, together
 
 DELETE_SECONDS: Final = 120.0  # a driver answers within csi-snapshotter's own time for one call, 60 s, or its retry
+
+NOBODYS_DRIVER: Final = "deletion.strongroom.dev"
+"""The driver of a content that is not yet to be seen by its csi-snapshotter: each looks at its own driver's only."""
 
 # A content must say which VolumeSnapshot may use it. None will: nobody but an administrator makes one there.
 _NOBODYS_NAMESPACE = "kube-system"
@@ -115,7 +119,7 @@ def _content(kinds: SnapshotKinds, name: str, entry: VolumeEntry) -> dict[str, o
         },
         "spec": {
             "deletionPolicy": "Delete",
-            "driver": entry.driver,
+            "driver": NOBODYS_DRIVER,
             "source": {"snapshotHandle": entry.handle},
             "sourceVolumeMode": entry.volume_mode,
             "volumeSnapshotRef": {
@@ -136,14 +140,8 @@ async def _delete_content(api: KubeApi, kinds: SnapshotKinds, name: str, entry: 
         content = await read_content(api, kinds, name)
         if content is None:
             return ""
-        if content.metadata.deletion_timestamp is None:
-            # csi-snapshotter deletes what the status names, and lets a content without a status go. Itself it would
-            # fill the status from ListSnapshots, which needs a class for its secret and fails for a lost snapshot.
-            # The driver's DeleteSnapshot needs neither, and succeeds where nothing is left to delete.
-            status = {"status": {"snapshotHandle": entry.handle, "readyToUse": True}}
-            with contextlib.suppress(KubeNotFound):
-                await api.patch(kinds.content, name, None, status, subresource="status", field_manager=FIELD_MANAGER)
-                await api.delete(kinds.content, name, uid=content.metadata.uid)
+        with contextlib.suppress(KubeNotFound):
+            await _hand_over(api, kinds, content, entry)
         if clock() + pause > deadline:
             error = content.status.error.message if content.status.error else None
             return f"the driver {entry.driver} has not confirmed it after {timeout:.0f} s" + (
@@ -151,3 +149,22 @@ async def _delete_content(api: KubeApi, kinds: SnapshotKinds, name: str, entry: 
             )
         await asyncio.sleep(pause)
     raise AssertionError("pauses never end")
+
+
+async def _hand_over(api: KubeApi, kinds: SnapshotKinds, content: VolumeSnapshotContent, entry: VolumeEntry) -> None:
+    """Let the driver's csi-snapshotter find *content* as it must be for a deletion that confirms itself.
+
+    csi-snapshotter deletes what the status names; a content whose status names nothing it lets go, and nobody would
+    have deleted anything. On its own it fills the status from ListSnapshots, and where that fails (a busy driver, a
+    secret for listing, a snapshot already lost) it puts an error in the status's place. So the status is written while
+    the content is nobody's: csi-snapshotter sees it ready, does not list, writes nothing, and at the deletion calls
+    DeleteSnapshot, which succeeds where nothing is left. Killed after any step, the next call does the rest.
+    """
+    name = content.metadata.name
+    if content.spec.driver != entry.driver:
+        status = {"status": {"snapshotHandle": entry.handle, "readyToUse": True}}
+        await api.patch(kinds.content, name, None, status, subresource="status", field_manager=FIELD_MANAGER)
+        spec = {"spec": {"driver": entry.driver}}
+        await api.patch(kinds.content, name, None, spec, field_manager=FIELD_MANAGER)
+    if content.metadata.deletion_timestamp is None:
+        await api.delete(kinds.content, name, uid=content.metadata.uid)

@@ -28,6 +28,8 @@ from strongroom.dataplane.snapshots.kinds import (
 REMOVAL_SECONDS: Final = 60.0  # csi-snapshotter does 5 requests/s by default: enough for some 100 volumes at once
 FIRST_PAUSE_SECONDS: Final = 0.05  # a removal takes about 0.1 s where the controllers are idle
 REQUESTS_IN_FLIGHT: Final = 16  # the connections that one `KubeApi` holds
+NUDGE_SECONDS: Final = 0.5  # several times what csi-snapshotter takes for a deletion where it has nothing else to do
+NUDGED_ANNOTATION: Final = "strongroom.dev/removal-seen-at"
 LONGEST_PAUSE_SECONDS: Final = 2.0  # what a removal is noticed late by; the API server answers a get in about 1 ms
 
 
@@ -81,23 +83,29 @@ async def remove(
     With `StoredData.DELETE` the content goes only after the driver has deleted the snapshot: "" is its confirmation.
     Killed after any of its requests: the objects that are left are those the sweep looks for.
     """
-    deadline = asyncio.get_running_loop().time() + seconds
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + seconds
+    nudge_at, nudge_after = clock() + NUDGE_SECONDS, NUDGE_SECONDS
     for pause in pauses():
+        nudge = clock() >= nudge_at
+        if nudge:
+            nudge_after *= 2
+            nudge_at = clock() + nudge_after
         try:
-            stays = await _step(api, kinds, target, data)
+            stays = await _step(api, kinds, target, data, nudge=nudge)
         except KubeConflict:
             continue  # somebody changed it between our read and our write: look again
         except KubeError as error:
             return f"VolumeSnapshot {target.namespace}/{target.snapshot}: {error}"
         if not stays:
             return ""
-        if asyncio.get_running_loop().time() + pause > deadline:
+        if clock() + pause > deadline:
             return f"{stays}: still there after {seconds:.0f} s"
         await asyncio.sleep(pause)
     raise AssertionError("pauses never end")
 
 
-async def _step(api: KubeApi, kinds: SnapshotKinds, target: Target, data: StoredData) -> str:
+async def _step(api: KubeApi, kinds: SnapshotKinds, target: Target, data: StoredData, *, nudge: bool) -> str:
     """Do what is left to do; return "" when nothing is there any more, else what was still there."""
     snapshot = await read_snapshot(api, kinds, target)
     name = target.content
@@ -110,7 +118,7 @@ async def _step(api: KubeApi, kinds: SnapshotKinds, target: Target, data: Stored
         content = None
     if content is not None:
         # First the content says what is to become of the data, then its objects go: see the module's purpose.
-        await _mark(api, kinds, content, data)
+        await _mark(api, kinds, content, data, nudge=nudge)
     if snapshot is not None and snapshot.metadata.deletion_timestamp is None:
         with contextlib.suppress(KubeNotFound):
             await api.delete(kinds.snapshot, target.snapshot, target.namespace, uid=snapshot.metadata.uid)
@@ -123,19 +131,28 @@ async def _step(api: KubeApi, kinds: SnapshotKinds, target: Target, data: Stored
     return f"VolumeSnapshot {target.namespace}/{target.snapshot}" if snapshot is not None else ""
 
 
-async def _mark(api: KubeApi, kinds: SnapshotKinds, content: VolumeSnapshotContent, data: StoredData) -> None:
-    """Write into *content* what its deletion is to do, where it does not say so yet. Raises `KubeConflict`."""
+async def _mark(
+    api: KubeApi, kinds: SnapshotKinds, content: VolumeSnapshotContent, data: StoredData, *, nudge: bool
+) -> None:
+    """Write into *content* what its deletion is to do, where it does not say so yet. Raises `KubeConflict`.
+
+    With *nudge* one that is being deleted is changed in any case. csi-snapshotter puts a deletion off while it cuts,
+    and then does not look again before its resync, 15 minutes, because it takes the end of the cut for its own doing
+    (pkg/utils/util.go, ShouldEnqueueContentChange). An annotation that is not its own makes it look.
+    """
     meta = content.metadata
-    annotations, finalizers = meta.annotations or {}, meta.finalizers or []
+    finalizers = meta.finalizers or []
     # csi-snapshotter overwrites all annotations from its cache when it begins to cut, so the mark may get lost.
-    marked = BEING_DELETED_ANNOTATION in annotations
+    marked = BEING_DELETED_ANNOTATION in (meta.annotations or {})
     # Without the finalizer a content vanishes at once, and a snapshot just being cut would be nobody's. It cannot be
     # added to an object that is being deleted.
     guarded = data is StoredData.KEEP or CONTENT_FINALIZER in finalizers or meta.deletion_timestamp is not None
-    if content.spec.deletion_policy == data.value and marked and guarded:
+    nudge = nudge and meta.deletion_timestamp is not None
+    if content.spec.deletion_policy == data.value and marked and guarded and not nudge:
         return
+    annotations = {BEING_DELETED_ANNOTATION: "yes"} | ({NUDGED_ANNOTATION: meta.resource_version} if nudge else {})
     metadata: dict[str, object] = {
-        "annotations": {BEING_DELETED_ANNOTATION: "yes"},
+        "annotations": annotations,
         "resourceVersion": meta.resource_version,
     }
     if not guarded:

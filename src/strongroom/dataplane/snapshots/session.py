@@ -112,6 +112,7 @@ class SnapshotSession:
         self._kinds = kinds
         self._run_id = run_id
         self._cuts = tuple(cuts)
+        self._named = False  # whether a manifest may name the handles
 
     @classmethod
     async def start(
@@ -198,6 +199,7 @@ class SnapshotSession:
         was. A claim gone at X loses its snapshot (`release` deletes it), a claim new at X has none; both stand among
         the entries, each with a warning.
         """
+        self._named = True
         entries: list[VolumeEntry] = []
         warnings: list[str] = []
         for cut in self._cuts:
@@ -223,21 +225,32 @@ class SnapshotSession:
         Snapshots that `entries` gave the manifest no handle of are deleted on the storage too. Returns in words what
         could not be removed; the sweep does it later. Killed in the middle, the same holds.
         """
-        return await self._remove(lambda cut: cut.stage is _Stage.READY and not cut.lost)
+        return await self._remove(lambda cut: StoredData.KEEP if _owned(cut) else StoredData.DELETE)
 
-    async def abandon(self) -> tuple[str, ...]:
-        """The run failed: delete everything, on the storage too. Returns in words what could not be removed."""
-        return await self._remove(lambda cut: False)
+    async def abandon(self, *, no_manifest: bool = False) -> tuple[str, ...]:
+        """The run failed: delete everything, on the storage too. Returns in words what could not be removed.
 
-    async def _remove(self, keep: Callable[[_Cut], bool]) -> tuple[str, ...]:
+        Once `entries` was called a manifest may have been stored, though its writer was told nothing or was stopped.
+        What `entries` named is then left for the sweep, which reads the manifests, unless the caller knows that there
+        is *no_manifest*.
+        """
+        if not self._named or no_manifest:
+            return await self._remove(lambda cut: StoredData.DELETE)
+        left = await self._remove(lambda cut: None if _owned(cut) else StoredData.DELETE)
+        untouched = [cut for cut in self._cuts if _owned(cut)]
+        return left + tuple(
+            f"VolumeSnapshot {cut.claim.namespace}/{cut.name}: left, because a recovery point may name its snapshot"
+            for cut in untouched
+        )
+
+    async def _remove(self, fate: Callable[[_Cut], StoredData | None]) -> tuple[str, ...]:
+        """Remove each snapshot as *fate* says of it; None leaves it alone."""
         kinds = self._kinds
         if kinds is None:
             return ()
         # A cut without a class was never asked for. One that failed may have been created all the same.
-        asked = [cut for cut in self._cuts if cut.copy is not None]
-        stays = await together(
-            remove(self._api, kinds, cut.target, StoredData.KEEP if keep(cut) else StoredData.DELETE) for cut in asked
-        )
+        asked = [(cut, fate(cut)) for cut in self._cuts if cut.copy is not None]
+        stays = await together(remove(self._api, kinds, cut.target, data) for cut, data in asked if data is not None)
         left = tuple(text for text in stays if text)
         for text in left:
             log.warning("volume snapshot not removed", extra={"run": self._run_id, "reason": text})
@@ -384,6 +397,11 @@ async def _classes(api: KubeApi, kinds: SnapshotKinds) -> list[SnapshotClass]:
     return [class_from_object(item) async for page in api.list_pages(kinds.snapshot_class) for item in page.items]
 
 
+def _owned(cut: _Cut) -> bool:
+    """Whether `entries` gives the manifest the snapshot's handle."""
+    return cut.stage is _Stage.READY and not cut.lost
+
+
 def _driver(cut: _Cut) -> str:
     return cut.volume.driver if cut.volume is not None and cut.claim.bound else ""
 
@@ -438,7 +456,7 @@ def _lost(cut: _Cut) -> VolumeEntry:
 def _entry(cut: _Cut, x_taken: datetime) -> VolumeEntry:
     if cut.stage is _Stage.NOT_SNAPSHOTTABLE:
         return _describe(cut.claim, VolumeState.NOT_SNAPSHOTTABLE, cut.reason, cut.volume)
-    if cut.stage is not _Stage.READY or cut.copy is None or cut.created is None:
+    if not _owned(cut) or cut.copy is None or cut.created is None:
         reason = cut.reason or "the run did not wait until it was ready to use"
         return _describe(cut.claim, VolumeState.SNAPSHOT_FAILED, reason, cut.volume)
     created = datetime.fromtimestamp(cut.created // _NANOSECONDS, UTC) + timedelta(
