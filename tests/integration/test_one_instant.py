@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -269,9 +270,9 @@ async def compacting(cluster: Testbed, api: KubeApi, repo: Repository, times: in
         nonlocal kinds_before
         if step.phase == "reading" and step.done < kinds_before:
             kinds_before = -1  # another pass began
-        if step.phase == "reading" and step.done >= 10 > kinds_before and len(compacted) < times:
+        if step.phase == "reading" and step.done >= 3 > kinds_before and len(compacted) < times:
             # Something is written first, so that the revision that is read at is not the newest any more.
-            cluster.kubectl("annotate", "namespace", "default", f"compacted={len(compacted)}", "--overwrite")
+            cluster.kubectl("annotate", "namespace", "default", f"compacted={uuid.uuid4()}", "--overwrite")
             compacted.append(cluster.compact(wait=False))
         kinds_before = step.done
 

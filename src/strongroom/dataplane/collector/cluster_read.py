@@ -29,8 +29,8 @@ from strongroom.dataplane.collector.instant import (
     reason,
 )
 from strongroom.dataplane.collector.kindread import KindRead, KindReading, Reader
+from strongroom.dataplane.collector.metadata import Meta, list_metadata
 from strongroom.dataplane.collector.needed import REFERRED_KINDS, REFERRING_KINDS, Needs
-from strongroom.dataplane.collector.reading import Meta, metas
 from strongroom.dataplane.collector.selection import (
     CLAIM,
     DEFINITION,
@@ -47,6 +47,7 @@ from strongroom.dataplane.kube.discovery import Discovery
 from strongroom.dataplane.kube.errors import KubeExpired, KubeForbidden
 from strongroom.dataplane.kube.kinds import Kind
 from strongroom.dataplane.kube.pages import PAGE_GROWTH, PAGE_START_ITEMS
+from strongroom.dataplane.repository.errors import Damaged
 from strongroom.dataplane.repository.model import KindEntry, Manifest
 from strongroom.dataplane.repository.objects import Parts
 from strongroom.dataplane.snapshots.claims import Claim
@@ -98,10 +99,12 @@ class ClusterRead:
         self._probes = probes
         self.namespaces = namespaces
         self.definitions: Definitions | None = None
+        self._definition_metas: list[Meta] | None = None
         self._named = named
         self._progress = progress
         self.needs = Needs()
         self.claims: dict[str, Claim] = {}
+        self.warnings: list[str] = []
         self.outcomes: dict[GroupKind, KindOutcome] = {}
         self.stored: dict[GroupKind, Stored] = {}
         self._earlier: Manifest | None = None
@@ -139,10 +142,42 @@ class ClusterRead:
             resolved = replace(resolved, namespaces=replace(resolved.namespaces, labelled_out=labelled, _known={}))
         return cls(reader, discovery, resolved, instant, probes, namespaces, named, progress)
 
+    async def list_definitions(self) -> None:
+        """List the definitions of custom resources at X, without their documents. Raises `KubeExpired`."""
+        if not self.shared(DEFINITIONS):
+            return
+        listed: list[Meta] = []
+        pages = list_metadata(self._reader.api, DEFINITIONS, revision=self.instant.revision, with_labels=False)
+        try:
+            async with aclosing(pages):
+                async for page in pages:
+                    listed += page.metas
+        except KubeForbidden:
+            return
+        self._definition_metas = listed
+
     async def define(self, earlier: Manifest | None) -> None:
-        """List the definitions of custom resources at X; *earlier* saves reading what it knew. Raises `KubeExpired`."""
-        if self.shared(DEFINITIONS):
-            self.definitions = await _definitions(self._reader, self.instant, earlier, self._discovery)
+        """Find out of each listed definition whether it converts by webhook: *earlier* knows it of those that did not
+        change, of others the document is read, which is large. Raises `KubeExpired`."""
+        if self._definition_metas is None:
+            return
+        known = {
+            entry.crd: entry.conversion_webhook for entry in (earlier.kinds if earlier is not None else ()) if entry.crd
+        }
+        served = {(kind.group, kind.plural) for kind in self._discovery.kinds}
+        found: dict[tuple[str, str], Definition] = {}
+
+        async def define(meta: Meta) -> None:
+            identity = f"{meta.uid}/{meta.resource_version}"
+            webhook = known.get(identity)
+            if webhook is None:
+                async with self._reader.single_reads:
+                    raw = await self._reader.api.get_at(DEFINITIONS, meta.name, None, self.instant.revision)
+                webhook = raw is not None and converts_by_webhook(raw)
+            found[_group_plural(meta.name)] = Definition(identity, webhook)
+
+        await in_parallel(*(define(meta) for meta in self._definition_metas if _group_plural(meta.name) in served))
+        self.definitions = found
 
     def shared(self, kind: Kind) -> bool:
         """Whether *kind* passed the same-etcd test."""
@@ -204,11 +239,23 @@ class ClusterRead:
         if probe.failed:
             return KindOutcome(choice, failed=probe.failed)
         exact = probe.shared and not self._newest_only
+        if exact and probe.count == 0 and probe.revision == self.instant.revision:
+            # The test was answered at X itself: that there is nothing is known already.
+            return KindOutcome(choice, KindRead(kind, revision=probe.revision, exact=True, complete=True))
+        use_base = True
         for tries in range(NEWEST_TRIES, 0, -1):
             keep = self._filter(choice)
-            reading = self._reading(choice, keep, probe, exact)
+            reading = self._reading(choice, keep, probe, exact, use_base=use_base)
             try:
                 read = await self._carry_out(choice, reading)
+            except Damaged as error:
+                # The earlier point is check's to report; this one must be whole all the same.
+                if not use_base:
+                    raise
+                await reading.keep_stored()
+                use_base = False
+                self.warnings.append(f"{kind.name} is read whole: {error.message}")
+                continue
             except KubeExpired as error:
                 part = await reading.keep_stored()
                 if exact:
@@ -233,7 +280,9 @@ class ClusterRead:
             return await reading.read_named([("", name) for name in names])
         return await reading.read()
 
-    def _reading(self, choice: KindChoice, keep: ObjectFilter, probe: Probe, exact: bool) -> KindReading:
+    def _reading(
+        self, choice: KindChoice, keep: ObjectFilter, probe: Probe, exact: bool, *, use_base: bool
+    ) -> KindReading:
         kind, key = choice.kind, _key(choice)
         bodies_needed = key == CLAIM or (self._narrow and key in REFERRING_KINDS)
         base = base_of(
@@ -255,7 +304,7 @@ class ClusterRead:
             revision=self.instant.revision if exact else None,
             namespaces=self._namespaces_of(kind, probe),
             server_labels=selectors[0].text if simple and selectors[0].requirements else None,
-            base=base,
+            base=base if use_base else None,
             skip_denied=self._named is not None,
             observe=self._observer(key),
             seen=self._seer(key) if self._narrow and kind.namespaced else None,
@@ -362,57 +411,20 @@ async def in_parallel(*coroutines: Coroutine[Any, Any, Any]) -> list[Any]:
 async def _namespaces(reader: Reader, instant: Instant) -> dict[str, Meta] | None:
     """Return all namespaces at X, None where they may not be listed."""
     found: dict[str, Meta] = {}
-    pages = reader.api.list_pages(NAMESPACES, revision=instant.revision, limit=500, metadata_only=True)
+    pages = list_metadata(reader.api, NAMESPACES, revision=instant.revision)
     try:
         async with aclosing(pages):
             async for page in pages:
-                # The labels are read after the page is gone.
-                found |= {meta.name: _kept_meta(meta) for meta in metas(page, NAMESPACES)}
+                found |= {meta.name: meta for meta in page.metas}
     except KubeForbidden:
         return None
     return found
 
 
-async def _definitions(
-    reader: Reader, instant: Instant, earlier: Manifest | None, discovery: Discovery
-) -> Definitions | None:
-    """Return all CustomResourceDefinitions at X, None where they may not be listed.
-
-    Their metadata is enough where the earlier point knew the same one: the documents themselves are large.
-    """
-    known = {
-        entry.crd: entry.conversion_webhook for entry in (earlier.kinds if earlier is not None else ()) if entry.crd
-    }
-    plurals = {(kind.plural, kind.group) for kind in discovery.kinds}
-    found: dict[tuple[str, str], Definition] = {}
-    unknown: list[Meta] = []
-    pages = reader.api.list_pages(DEFINITIONS, revision=instant.revision, limit=500, metadata_only=True)
-    try:
-        async with aclosing(pages):
-            async for page in pages:
-                for meta in metas(page, DEFINITIONS):
-                    plural, _, group = meta.name.partition(".")
-                    identity = f"{meta.uid}/{meta.resource_version}"
-                    if identity in known:
-                        found[(group, plural)] = Definition(identity, known[identity])
-                    elif (plural, group) in plurals:
-                        unknown.append(_kept_meta(meta))
-    except KubeForbidden:
-        return None
-
-    async def look(meta: Meta) -> None:
-        plural, _, group = meta.name.partition(".")
-        async with reader.single_reads:
-            raw = await reader.api.get_at(DEFINITIONS, meta.name, None, instant.revision)
-        webhook = raw is not None and converts_by_webhook(raw)
-        found[(group, plural)] = Definition(f"{meta.uid}/{meta.resource_version}", webhook)
-
-    await in_parallel(*(look(meta) for meta in unknown))
-    return found
-
-
-def _kept_meta(meta: Meta) -> Meta:
-    return msgspec.structs.replace(meta, labels=msgspec.Raw(bytes(meta.labels)))
+def _group_plural(definition: str) -> tuple[str, str]:
+    """Return group and plural of a CustomResourceDefinition by its name, `plural.group`."""
+    plural, _, group = definition.partition(".")
+    return group, plural
 
 
 def _marked(meta: Meta) -> bool:

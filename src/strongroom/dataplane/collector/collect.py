@@ -14,7 +14,7 @@ from typing import Final
 
 from strongroom.dataplane.collector import coverage
 from strongroom.dataplane.collector.budget import ByteBudget
-from strongroom.dataplane.collector.cluster_read import ClusterRead, GroupKind
+from strongroom.dataplane.collector.cluster_read import ClusterRead, GroupKind, in_parallel
 from strongroom.dataplane.collector.incremental import Stored, whole_because
 from strongroom.dataplane.collector.instant import (
     CONFIG_MAPS,
@@ -23,8 +23,8 @@ from strongroom.dataplane.collector.instant import (
     take_instant,
 )
 from strongroom.dataplane.collector.kindread import SINGLE_READS_AT_ONCE, Reader
-from strongroom.dataplane.collector.marker import Named, marker_key, read_marker, write_marker
-from strongroom.dataplane.collector.reading import metas
+from strongroom.dataplane.collector.marker import Named, marker_key, marker_namespace, read_marker, write_marker
+from strongroom.dataplane.collector.metadata import list_metadata
 from strongroom.dataplane.collector.selection import (
     Resolved,
     check_namespaces,
@@ -43,6 +43,7 @@ from strongroom.dataplane.kube.discovery import Discovery, discover
 from strongroom.dataplane.kube.errors import KubeExpired, KubeForbidden
 from strongroom.dataplane.kube.kinds import Kind
 from strongroom.dataplane.repository import model, objects
+from strongroom.dataplane.repository.errors import CommittedTooLate, RunTooLong
 from strongroom.dataplane.repository.model import (
     ClusterIdentity,
     Incremental,
@@ -142,6 +143,7 @@ class _Backup:
         discovery, resolved = await self._survey()
         run = await Run.begin(self._repo)
         session: SnapshotSession | None = None
+        committing = False
         try:
             survey = await self._survey_volumes(resolved)
             session = await self._snapshot(discovery, run, survey)
@@ -151,14 +153,16 @@ class _Backup:
                 await session.ready()
             self._progress(Progress("committing"))
             draft = await self._draft(started, discovery, cluster, incremental, session, read_before)
+            committing = True
             manifest = await run.commit(draft)
-        except BaseException:
-            # Nothing was committed: what was stored is garbage that prune removes, snapshots are removed here.
-            if session is not None:
+        except BaseException as error:
+            # What was stored is garbage that prune removes. Snapshots are removed here, unless a manifest may own them:
+            # a commit that broke off may have gone through. The sweep knows, once it can read the manifests.
+            if session is not None and (not committing or isinstance(error, RunTooLong | CommittedTooLate)):
                 await asyncio.shield(session.abandon())
             await run.abandon()
             raise
-        after = await self._after_commit(run, manifest, session)
+        after = await self._after_commit(run, manifest, cluster, session)
         self._progress(Progress("done", objects=manifest.objects))
         return BackupResult(
             manifest,
@@ -187,8 +191,8 @@ class _Backup:
     async def _namespaces(self, resolved: Resolved) -> list[str] | None:
         names: list[str] = []
         try:
-            async for page in self._api.list_pages(NAMESPACES, limit=500, metadata_only=True):
-                names += [meta.name for meta in metas(page, NAMESPACES)]
+            async for page in list_metadata(self._api, NAMESPACES, with_labels=False):
+                names += [meta.name for meta in page.metas]
         except KubeForbidden:
             if resolved.namespaces.names is None:
                 raise  # nothing says which namespaces there are
@@ -237,7 +241,7 @@ class _Backup:
             last = attempt == INSTANTS_AT_MOST
             try:
                 cluster = await ClusterRead.begin(reader, discovery, resolved, instant, progress=self._reading)
-                base, why = await self._base(run, cluster, base)
+                (base, why), _ = await in_parallel(self._base(run, cluster, base), cluster.list_definitions())
                 await cluster.define(base.manifest if base is not None else None)
             except KubeExpired:
                 if last:
@@ -275,7 +279,7 @@ class _Backup:
         if not cluster.shared(CONFIG_MAPS):
             # At X its etcd would answer with something else, or wait for a revision that never comes.
             return None, "ConfigMaps, where the marker lies, do not share the core etcd"
-        named = await read_marker(self._api, cluster.instant.revision, self._key)
+        named = await read_marker(self._api, _marker_namespace(cluster), cluster.instant.revision, self._key)
         if isinstance(named, str):
             return None, named
         if base is not None and base.id == named.point and base.sha256 == named.manifest_sha256:
@@ -322,7 +326,7 @@ class _Backup:
             excluded_namespaces=excluded_namespaces(resolved.namespaces, existing),
             references=references,
             volumes=volumes,
-            warnings=(*self._warnings, *coverage.warnings_of(entries, failures), *volume_warnings),
+            warnings=(*self._warnings, *cluster.warnings, *coverage.warnings_of(entries, failures), *volume_warnings),
             bytes_read=self._api.bytes_read - read_before,
             caller=self._request.caller,
         )
@@ -372,7 +376,9 @@ class _Backup:
         revision = cluster.instant.revision if cluster.shared(kind) else None
         return await self._api.get_at(kind, reference.name, reference.namespace, revision) is not None
 
-    async def _after_commit(self, run: Run, manifest: Manifest, session: SnapshotSession | None) -> Sequence[str]:
+    async def _after_commit(
+        self, run: Run, manifest: Manifest, cluster: ClusterRead, session: SnapshotSession | None
+    ) -> Sequence[str]:
         """Write the marker, hand the snapshots over.
 
         If it stops here the marker names the point before, so the next backup reads more; contents that are left are
@@ -380,7 +386,8 @@ class _Backup:
         """
         problems: list[str] = []
         if self._request.marker:
-            problem = await write_marker(self._api, self._key, Named(manifest.id, run.manifest_sha256))
+            named = Named(manifest.id, run.manifest_sha256)
+            problem = await write_marker(self._api, _marker_namespace(cluster), self._key, named)
             problems += [problem] if problem else []
         if session is not None:
             problems += await session.release()
@@ -392,6 +399,10 @@ def _incremental(cluster: ClusterRead, base: RecoveryPoint | None, why: str) -> 
     if base is None:
         return Incremental(reason=why, taken_over=taken_over, whole_since=_iso(cluster.instant.taken))
     return Incremental(base=base.id, taken_over=taken_over, whole_since=base.manifest.incremental.whole_since)
+
+
+def _marker_namespace(cluster: ClusterRead) -> str:
+    return marker_namespace(cluster.namespaces or ())
 
 
 def _iso(moment: datetime) -> str:

@@ -43,6 +43,11 @@ class ObjectFilter:
         self._own_objects = group == SNAPSHOT_GROUP
         self.skipped: Counter[str] = Counter()
 
+    @property
+    def reads_labels(self) -> bool:
+        """Whether the labels decide, apart from the mark that excludes an object."""
+        return self._labels is not None or self._own_objects
+
     def keeps(self, namespace: str, name: str, labels: bytes) -> bool:
         """Say whether the object is kept; *labels* is the JSON text of its labels. Counts it when not."""
         rule = self.rule(namespace, name, labels)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
+from strongroom.dataplane.collector.metadata import MetaPage, list_metadata
 from strongroom.dataplane.collector.reading import denial
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.errors import (
@@ -24,7 +25,6 @@ from strongroom.dataplane.kube.errors import (
     KubeTooManyRequests,
 )
 from strongroom.dataplane.kube.kinds import Kind
-from strongroom.dataplane.kube.pages import Page
 
 LIST: Final = frozenset(("list",))
 NAMESPACES: Final = Kind("", "v1", "Namespace", "namespaces", namespaced=False, verbs=LIST)
@@ -101,7 +101,7 @@ async def probe_kinds(
     async def probe(kind: Kind) -> Probe:
         try:
             page = await _first_page(api, kind, None)
-            count = len(page.items) + (page.remaining or 0) if page.remaining or not page.continue_token else None
+            count = len(page.metas) + (page.remaining or 0) if page.remaining or not page.continue_token else None
             return Probe(False, page.revision, count=count)
         except KubeForbidden as error:
             if not named or not kind.namespaced:
@@ -152,8 +152,8 @@ async def _revision(api: KubeApi, kind: Kind, namespace: str | None) -> str:
     return (await _first_page(api, kind, namespace)).revision
 
 
-async def _first_page(api: KubeApi, kind: Kind, namespace: str | None) -> Page:
-    async with aclosing(api.list_pages(kind, namespace=namespace, limit=1, metadata_only=True)) as pages:
+async def _first_page(api: KubeApi, kind: Kind, namespace: str | None) -> MetaPage:
+    async with aclosing(list_metadata(api, kind, namespace=namespace, first=1, with_labels=False)) as pages:
         async for page in pages:
             return page
     raise KubeProtocolError(f"a list of {kind.resource} gave no page", verb="list", resource=kind.resource)

@@ -2,26 +2,26 @@
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from strongroom.dataplane.collector.budget import ByteBudget
 from strongroom.dataplane.collector.filtering import ObjectFilter
-from strongroom.dataplane.collector.reading import Meta, Pages, metas
+from strongroom.dataplane.collector.metadata import Meta, MetaPage, list_metadata
+from strongroom.dataplane.collector.reading import AnyPage, Pages
+from strongroom.dataplane.collector.stored import RowCursor, stored_segments
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.errors import KubeProtocolError
 from strongroom.dataplane.kube.kinds import Kind
 from strongroom.dataplane.kube.pages import Page
-from strongroom.dataplane.repository import paths
 from strongroom.dataplane.repository.files import Files
-from strongroom.dataplane.repository.model import ObjectRow, SegmentRef
+from strongroom.dataplane.repository.model import ObjectRow, SegmentRef, sort_name
 from strongroom.dataplane.repository.objects import Parts, split
 from strongroom.dataplane.repository.run import Run
-from strongroom.dataplane.repository.tables import decode_list
 from strongroom.dataplane.repository.writer import KindWriter
 
 CHUNK_OBJECTS: Final = 128  # split without a pause: about 4 ms, so that other kinds' answers are read meanwhile
@@ -31,9 +31,9 @@ SINGLE_READ_SHARE: Final = 0.05
 """Of a kind's objects, how many changed ones are read one by one. A single read costs the API server about as much as
 20 objects of a long list (measured: 1,700 single reads/s against 30,000 objects/s of 2 KB)."""
 SINGLE_READS_FREE: Final = 32  # as many are read one by one in any case: less than two pages' cost
-SEGMENTS_AHEAD: Final = 4  # rows of the earlier point that are fetched before they are compared
 
 T = TypeVar("T")
+P = TypeVar("P", bound=AnyPage)
 
 
 @dataclass(frozen=True)
@@ -154,24 +154,42 @@ class KindReading:
         self.result.complete = complete
         return self.result
 
-    def _pages(self, *, metadata_only: bool) -> Pages:
+    def _pages(self) -> Pages[Page]:
+        api, kind = self._reader.api, self._kind
+        return self._streamed(
+            lambda namespace: api.list_pages(
+                kind, namespace=namespace, revision=self._revision, labels=self._server_labels
+            )
+        )
+
+    def _meta_pages(self) -> Pages[MetaPage]:
+        api, kind = self._reader.api, self._kind
+        return self._streamed(
+            lambda namespace: list_metadata(
+                api,
+                kind,
+                namespace=namespace,
+                revision=self._revision,
+                labels=self._server_labels,
+                with_labels=self._keep.reads_labels,
+            )
+        )
+
+    def _streamed(self, lister: Callable[[str | None], AsyncGenerator[P, None]]) -> Pages[P]:
         return Pages(
-            self._reader.api,
+            lister,
             self._reader.budget,
             self._kind,
-            revision=self._revision,
             namespaces=self._namespaces,
-            labels=self._server_labels,
-            metadata_only=metadata_only,
             skip_denied=self._skip_denied,
         )
 
-    def _earlier_rows(self) -> "_RowCursor | None":
+    def _earlier_rows(self) -> "RowCursor | None":
         """Return the base's rows for what is read whole all the same: equal bytes and lists are not stored again."""
         if self._base is None:
             return None
         self._reader.run.known_segments.update((segment.content, segment) for segment in self._base.segments)
-        return _RowCursor(self._reader.files, self._base.segments)
+        return RowCursor(self._reader.files, self._base.segments)
 
     # Whole
 
@@ -179,7 +197,7 @@ class KindReading:
         """Store every kept object behind *after*; rows of the base, if any, save storing equal bytes again."""
         self._keep.skipped.clear()  # counted anew: the metadata that was read ahead has been counted already
         cursor = self._earlier_rows()
-        pages = self._pages(metadata_only=False)
+        pages = self._pages()
         async with aclosing(pages.stream()) as stream:
             async for page in stream:
                 for items in _chunks(page):
@@ -188,18 +206,18 @@ class KindReading:
         self._note(pages)
 
     async def _store(
-        self, items: Sequence[msgspec.Raw], *, after: bytes = b"", cursor: "_RowCursor | None" = None
+        self, items: Sequence[msgspec.Raw], *, after: bytes = b"", cursor: "RowCursor | None" = None
     ) -> None:
         kind, keeps, writer = self._kind, self._keep.keeps, self._writer
         assert writer is not None
         parts = [split(item, kind.group, kind.version, kind.kind) for item in items]
         kept = [part for part in parts if keeps(part.namespace, part.name, part.labels.encode())]
         if after:
-            parts = [part for part in parts if _key(part.namespace, part.name) > after]
-            kept = [part for part in kept if _key(part.namespace, part.name) > after]
+            parts = [part for part in parts if sort_name(part.namespace, part.name) > after]
+            kept = [part for part in kept if sort_name(part.namespace, part.name) > after]
         last = self._last
         for part in parts:
-            key = _key(part.namespace, part.name)
+            key = sort_name(part.namespace, part.name)
             if key <= last:
                 raise OutOfOrder
             last = key
@@ -217,7 +235,7 @@ class KindReading:
 
     async def _whole_sorted(self) -> None:
         parts: list[Parts] = []
-        pages = self._pages(metadata_only=False)
+        pages = self._pages()
         async with aclosing(pages.stream()) as stream:
             async for page in stream:
                 # Copies: the parts outlive their page here.
@@ -227,12 +245,12 @@ class KindReading:
         self._note(pages)
         writer = self._writer
         assert writer is not None
-        parts.sort(key=lambda part: _key(part.namespace, part.name))
+        parts.sort(key=lambda part: sort_name(part.namespace, part.name))
         previous = b""
         for window in _windows(parts, CHUNK_OBJECTS):
             kept = []
             for part in window:
-                key = _key(part.namespace, part.name)
+                key = sort_name(part.namespace, part.name)
                 if key != previous and self._keep.keeps(part.namespace, part.name, part.labels.encode()):
                     kept.append(part)
                     if self._observe is not None:
@@ -242,8 +260,8 @@ class KindReading:
                 previous = key
             await writer.add(kept)
 
-    def _note(self, pages: Pages) -> None:
-        self.result.revision = pages.revision
+    def _note(self, pages: Pages[Any]) -> None:
+        self.result.revision = self._revision or pages.revision
         self.result.denied.update(pages.denied)
 
     # Metadata first
@@ -253,15 +271,16 @@ class KindReading:
 
         False: too much changed; what is behind `_last` is not stored yet.
         """
-        pages = self._pages(metadata_only=True)
-        async with aclosing(pages.stream()) as stream:
-            source = _MetaSource(stream, self._kind, self._keep)
-            async for segment, rows in stored_rows(self._reader.files, base.segments):
+        pages = self._meta_pages()
+        segments = stored_segments(self._reader.files, base.segments)
+        async with aclosing(pages.stream()) as stream, aclosing(segments):
+            source = _MetaSource(stream, self._keep)
+            async for segment, stored in segments:
                 batch = await source.until(segment.last.encode())
                 self._total = max(source.total, sum(each.rows for each in base.segments))
-                if _unchanged(batch, rows):
+                if stored.is_of(batch):
                     await self._take_segment(segment, batch)
-                elif not await self._merge(batch, rows):
+                elif not await self._merge(batch, stored.rows()):
                     return False
             while batch := await source.more():
                 self._total = max(self._total, source.total)
@@ -332,35 +351,11 @@ class KindReading:
             )
 
 
-async def stored_rows(
-    files: Files, segments: Sequence[SegmentRef]
-) -> AsyncIterator[tuple[SegmentRef, list[ObjectRow]]]:
-    """Yield each segment with its rows, a few read ahead. Raises `Damaged`."""
-    ahead: list[tuple[SegmentRef, asyncio.Task[list[ObjectRow]]]] = []
-    waiting = list(reversed(segments))
-    try:
-        while ahead or waiting:
-            while waiting and len(ahead) < SEGMENTS_AHEAD:
-                segment = waiting.pop()
-                ahead.append((segment, asyncio.create_task(_rows(files, segment))))
-            segment, task = ahead.pop(0)
-            yield segment, await task
-    finally:
-        for _, task in ahead:
-            task.cancel()
-
-
-async def _rows(files: Files, segment: SegmentRef) -> list[ObjectRow]:
-    key = paths.list_path(segment.file.id)
-    return decode_list(key, await files.read_named(key, segment.file))
-
-
 class _MetaSource:
     """The kept metadata of a stream of pages, handed out up to a name; checks the order."""
 
-    def __init__(self, pages: AsyncIterator[Page], kind: Kind, keep: ObjectFilter) -> None:
+    def __init__(self, pages: AsyncIterator[MetaPage], keep: ObjectFilter) -> None:
         self._pages = pages
-        self._kind = kind
         self._keeps = keep.keeps
         self._held: list[Meta] = []
         self._keys: list[bytes] = []
@@ -390,7 +385,7 @@ class _MetaSource:
         if page is None:
             self._ended = True
             return
-        listed = metas(page, self._kind)
+        listed = page.metas
         self.total = max(self.total, len(listed) + (page.remaining or 0))
         keeps = self._keeps
         last = self._last
@@ -403,33 +398,6 @@ class _MetaSource:
                 self._held.append(meta)
                 self._keys.append(key)
         self._last = last
-
-
-class _RowCursor:
-    """Finds rows of stored segments by name, asked for in the one order; holds one segment at a time."""
-
-    def __init__(self, files: Files, segments: Sequence[SegmentRef]) -> None:
-        self._files = files
-        self._segments = list(reversed(segments))
-        self._last = b""
-        self._rows: dict[tuple[str, str], ObjectRow] = {}
-
-    async def find(self, namespace: str, name: str) -> ObjectRow | None:
-        key = _key(namespace, name)
-        while self._segments and self._last < key:
-            segment = self._segments.pop()
-            self._last = segment.last.encode()
-            if self._last < key:
-                continue
-            self._rows = {(row.namespace, row.name): row for row in await _rows(self._files, segment)}
-        return self._rows.get((namespace, name))
-
-
-def _unchanged(batch: Sequence[Meta], rows: Sequence[ObjectRow]) -> bool:
-    return len(batch) == len(rows) and all(
-        meta.uid == row.uid and meta.resource_version == row.resource_version
-        for meta, row in zip(batch, rows, strict=True)
-    )
 
 
 def _windows_of_changed(
@@ -462,7 +430,3 @@ def _chunks(page: Page) -> Iterator[list[msgspec.Raw]]:
     size = max(1, min(CHUNK_OBJECTS, CHUNK_BYTES // mean))
     for start in range(0, len(page.items), size):
         yield page.items[start : start + size]
-
-
-def _key(namespace: str, name: str) -> bytes:
-    return f"{namespace}/{name}".encode() if namespace else name.encode()

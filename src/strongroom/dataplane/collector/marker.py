@@ -6,13 +6,14 @@ cluster went through (design: section 5, step 7).
 """
 
 import hashlib
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from strongroom.dataplane.collector import rules
-from strongroom.dataplane.collector.instant import CONFIG_MAPS, NAMESPACES
+from strongroom.dataplane.collector.instant import CONFIG_MAPS
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.errors import KubeAlreadyExists, KubeError, KubeForbidden, KubeNotFound
 from strongroom.dataplane.repository.model import Selection
@@ -40,10 +41,15 @@ def marker_key(repository_id: str, selection: Selection) -> str:
     return hashlib.sha256(msgspec.json.encode([repository_id, selection])).hexdigest()[:KEY_LENGTH]
 
 
-async def read_marker(api: KubeApi, revision: str, key: str) -> Named | str:
+def marker_namespace(existing: Container[str]) -> str:
+    """Return where the marker lies in a cluster with these namespaces: in ours, else in `kube-system`."""
+    return rules.OWN_NAMESPACE if rules.OWN_NAMESPACE in existing else FALLBACK_NAMESPACE
+
+
+async def read_marker(api: KubeApi, namespace: str, revision: str, key: str) -> Named | str:
     """Return what the marker named at *revision*, or the reason why nothing may be taken over. Raises `KubeExpired`."""
     try:
-        raw = await api.get_at(CONFIG_MAPS, NAME, await _namespace(api, revision), revision)
+        raw = await api.get_at(CONFIG_MAPS, NAME, namespace, revision)
     except KubeForbidden as error:
         return f"the marker cannot be read: {error.message}"
     if raw is None:
@@ -58,7 +64,7 @@ async def read_marker(api: KubeApi, revision: str, key: str) -> Named | str:
     return Named(point, sha256)
 
 
-async def write_marker(api: KubeApi, key: str, named: Named) -> str:
+async def write_marker(api: KubeApi, namespace: str, key: str, named: Named) -> str:
     """Let the marker name a point that was committed. Returns "" or the reason why that did not succeed.
 
     Never raises a `KubeError`: the point exists, and without a marker the next backup only reads everything. If it
@@ -66,7 +72,6 @@ async def write_marker(api: KubeApi, key: str, named: Named) -> str:
     """
     data = {"data": {key: f"{named.point} {named.manifest_sha256}"}}
     try:
-        namespace = await _namespace(api, None)
         try:
             await api.patch(CONFIG_MAPS, NAME, namespace, data, "merge", field_manager=FIELD_MANAGER)
         except KubeNotFound:
@@ -79,11 +84,3 @@ async def write_marker(api: KubeApi, key: str, named: Named) -> str:
     except KubeError as error:
         return f"the marker could not be written, so the next backup reads everything: {error.message}"
     return ""
-
-
-async def _namespace(api: KubeApi, revision: str | None) -> str:
-    try:
-        own = await api.get_at(NAMESPACES, rules.OWN_NAMESPACE, None, revision)
-    except KubeForbidden:
-        own = None
-    return rules.OWN_NAMESPACE if own is not None else FALLBACK_NAMESPACE

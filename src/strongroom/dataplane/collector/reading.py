@@ -1,88 +1,58 @@
 """Reads the objects of one kind page by page: one page ahead of the work, all kinds under one budget of bytes."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Final
-
-import msgspec
+from typing import Generic, Protocol, TypeVar
 
 from strongroom.dataplane.collector.budget import PAGE_ESTIMATE_BYTES, ByteBudget
-from strongroom.dataplane.kube.api import KubeApi
-from strongroom.dataplane.kube.errors import KubeForbidden, KubeProtocolError
+from strongroom.dataplane.kube.errors import KubeForbidden
 from strongroom.dataplane.kube.kinds import Kind
-from strongroom.dataplane.kube.pages import AdaptiveLimit, Page
-
-METADATA_PAGE_ITEMS: Final = 500  # first page of metadata: these cannot be large, a whole object can (1.5 MiB)
 
 
-class Meta(msgspec.Struct, gc=False, frozen=True, rename={"resource_version": "resourceVersion"}):
-    """What identifies an object in a list: decoded alone, the rest of its bytes is skipped. `labels` is undecoded."""
-
-    name: str
-    namespace: str = ""
-    uid: str = ""
-    resource_version: str = ""
-    labels: msgspec.Raw = msgspec.Raw(b"{}")
+class AnyPage(Protocol):
+    """What a page of objects and one of metadata have in common."""
 
     @property
-    def key(self) -> bytes:
-        """Its place in the one order within a kind: the bytes of `namespace/name`, or of `name`."""
-        return f"{self.namespace}/{self.name}".encode() if self.namespace else self.name.encode()
+    def revision(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def continue_token(self) -> str: ...
 
 
-class _Item(msgspec.Struct, gc=False):
-    metadata: Meta
+P = TypeVar("P", bound=AnyPage)
 
 
-_decode_item = msgspec.json.Decoder(_Item).decode
-
-
-def metas(page: Page, kind: Kind) -> list[Meta]:
-    """Decode the metadata of a page's items. Raises `KubeProtocolError` for what has none."""
-    try:
-        return [_decode_item(item).metadata for item in page.items]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise KubeProtocolError(
-            f"a list of {kind.resource} holds an object without metadata: {error}", verb="list", resource=kind.resource
-        ) from error
-
-
-class Pages:
+class Pages(Generic[P]):
     """A stream of pages of one kind.
 
-    *namespaces* None lists the whole cluster, else each namespace in the order given. *revision* None reads the newest
-    state, and `revision` then says which it was (of the first list; several namespaces have several).
-    With *skip_denied* a namespace that may not be read is noted in `denied`, with the reason, instead of raised.
+    *lister* lists one namespace, or the cluster for None; *namespaces* None is the cluster, else each is listed in the
+    order given. `revision` says at which revision the first list was answered. With *skip_denied* a namespace that may
+    not be read is noted in `denied`, with the reason, instead of raised.
     """
 
     def __init__(
         self,
-        api: KubeApi,
+        lister: Callable[[str | None], AsyncGenerator[P, None]],
         budget: ByteBudget,
         kind: Kind,
         *,
-        revision: str | None,
         namespaces: Sequence[str] | None = None,
-        labels: str | None = None,
-        metadata_only: bool = False,
         skip_denied: bool = False,
     ) -> None:
-        self._api = api
+        self._lister = lister
         self._budget = budget
         self._kind = kind
-        self._asked = revision
         self._namespaces: Sequence[str | None] = (None,) if namespaces is None else namespaces
-        self._labels = labels
-        self._metadata_only = metadata_only
         self._skip_denied = skip_denied
-        self.revision = revision or ""
+        self.revision = ""
         self.denied: dict[str, str] = {}
 
-    async def stream(self) -> AsyncGenerator[Page, None]:
+    async def stream(self) -> AsyncGenerator[P, None]:
         """Yield pages; while the caller works on one, the next is fetched. A page counts until the next is asked for.
 
-        Raises what `KubeApi.list_pages` raises. Close it (`aclosing`) when leaving early.
+        Raises what the lister raises. Close it (`aclosing`) when leaving early.
         """
         pages = self._pages()
         coming = asyncio.ensure_future(anext(pages, None))
@@ -99,10 +69,12 @@ class Pages:
         finally:
             coming.cancel()
             (left,) = await asyncio.gather(coming, return_exceptions=True)
-            self._budget.give(held + (left.size if isinstance(left, Page) else 0))
+            if left is not None and not isinstance(left, BaseException):
+                held += left.size
+            self._budget.give(held)
             await pages.aclose()
 
-    async def _pages(self) -> AsyncGenerator[Page, None]:
+    async def _pages(self) -> AsyncGenerator[P, None]:
         for namespace in self._namespaces:
             try:
                 async with aclosing(self._pages_of(namespace)) as pages:
@@ -113,17 +85,9 @@ class Pages:
                     raise
                 self.denied[namespace] = denial(error, self._kind)
 
-    async def _pages_of(self, namespace: str | None) -> AsyncGenerator[Page, None]:
+    async def _pages_of(self, namespace: str | None) -> AsyncGenerator[P, None]:
         """Yield one list's pages, each counted in the budget; the receiver gives its bytes back."""
-        pages = self._api.list_pages(
-            self._kind,
-            namespace=namespace,
-            revision=self._asked,
-            limit=AdaptiveLimit(start=METADATA_PAGE_ITEMS) if self._metadata_only else None,
-            labels=self._labels,
-            metadata_only=self._metadata_only,
-        )
-        async with aclosing(pages):
+        async with aclosing(self._lister(namespace)) as pages:
             more = True
             while more:
                 await self._budget.take(PAGE_ESTIMATE_BYTES)
@@ -139,5 +103,8 @@ class Pages:
 
 
 def denial(error: KubeForbidden, kind: Kind) -> str:
-    """Return the reason of a denied kind, naming the verb and the resource that a role has to grant."""
-    return f"not allowed to {error.verb or 'list'} {error.resource or kind.resource}: {error.detail or error.message}"
+    """Return the reason of a denied kind, naming the verb and the resource that a role has to grant.
+
+    All that is read is read by lists, single objects too (design: section 8, least privilege).
+    """
+    return f"not allowed to list {kind.resource}: {error.detail or error.message}"
