@@ -37,7 +37,7 @@ def test_a_wrong_command_line_exits_2_and_names_the_help(
 
 
 def test_with_json_a_usage_error_is_one_json_object_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["point", "list", "--output", "json", "--nonsense"]) == ExitCode.USAGE
+    assert run(["point", "list", "--repository", "memory://a", "--output", "json", "--nonsense"]) == ExitCode.USAGE
     error = json.loads(capsys.readouterr().err)["error"]
     assert error["exitCode"] == 2
     assert "--nonsense" in error["message"]

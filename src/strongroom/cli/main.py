@@ -11,7 +11,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
@@ -27,8 +26,7 @@ PIPE_CLOSED = 128 + signal.SIGPIPE
 DEBUG_VARIABLE = "STRONGROOM_DEBUG"
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, raised as Ctrl-C is: the running command cleans up behind itself and ends."""
+_terminated = False
 
 
 def build() -> App:
@@ -67,10 +65,8 @@ def run(tokens: Sequence[str]) -> int:
         _debug()
         print_error(error.message, hint=error.hint, kind=type(error).__name__, code=error.exit_code, format_=chosen)
         return error.exit_code
-    except Terminated:
-        return TERMINATED
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return TERMINATED if _terminated else INTERRUPTED
     except BrokenPipeError:
         # The reader of our output is gone (`| head`): nothing to tell it. What is still buffered must not raise anew.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -92,8 +88,11 @@ def _debug() -> None:
         traceback.print_exc()
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    """End as Ctrl-C does: asyncio's handler of SIGINT cancels the command, which cleans up behind itself."""
+    global _terminated  # noqa: PLW0603 (a signal handler has nowhere else to tell)
+    _terminated = True
+    signal.raise_signal(signal.SIGINT)
 
 
 def main() -> int:
