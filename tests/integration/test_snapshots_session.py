@@ -6,6 +6,7 @@ import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -493,8 +494,34 @@ async def test_without_permission_every_snapshot_fails_with_the_verb_and_the_res
             api, volumes.discovery, uuid.uuid4().hex, claims, found, {}, repository_id=volumes.repository_id
         )
         entries, _ = await point(volumes, session)
+        assert await session.release() == ()
     assert entries[0].state is VolumeState.SNAPSHOT_FAILED
     assert "not allowed to list volumesnapshotclasses.snapshot.storage.k8s.io" in entries[0].reason
+
+
+async def test_a_volumesnapshot_that_the_api_server_refuses_fails_its_volume_alone(volumes: Volumes) -> None:
+    volumes.create("data", "ghost")
+    claims = await volumes.claims()
+    # A namespace that went between the listing of the claims and the run.
+    claims = [replace(one, namespace="gone-" + one.namespace[:20]) if one.name == "ghost" else one for one in claims]
+    session = await SnapshotSession.start(
+        volumes.api,
+        volumes.discovery,
+        uuid.uuid4().hex,
+        claims,
+        await volumes.volumes(),
+        {},
+        repository_id=volumes.repository_id,
+    )
+    await session.cut()
+    await session.ready()
+    entries, _ = session.entries({claim.uid: claim for claim in claims}, datetime.now(UTC))
+    assert await session.release() == ()
+
+    assert ready(entries) == ["data"]
+    refused = next(entry for entry in entries if entry.claim == "ghost")
+    assert refused.state is VolumeState.SNAPSHOT_FAILED
+    assert "not found" in refused.reason
 
 
 async def test_a_deletion_is_confirmed_by_the_driver_and_may_be_repeated(volumes: Volumes) -> None:

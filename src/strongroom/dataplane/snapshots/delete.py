@@ -63,7 +63,15 @@ async def delete_snapshots(
     except SnapshotApiMissing as missing:
         reasons = dict.fromkeys(named, missing.message)
     else:
-        texts = await together(_delete(api, discovery, kinds, entry, timeout) for entry in named.values())
+        drivers = list({driver for driver, _ in named})
+        missing_drivers = dict(
+            zip(drivers, await together(_driver_missing(api, discovery, driver) for driver in drivers), strict=True)
+        )
+
+        async def delete(entry: VolumeEntry) -> str:
+            return missing_drivers[entry.driver] or await _delete(api, kinds, entry, timeout)
+
+        texts = await together(delete(entry) for entry in named.values())
         reasons = dict(zip(named, texts, strict=True))
     outcomes = []
     for entry in volumes:
@@ -72,12 +80,10 @@ async def delete_snapshots(
     return outcomes
 
 
-async def _delete(api: KubeApi, discovery: Discovery, kinds: SnapshotKinds, entry: VolumeEntry, timeout: float) -> str:
+async def _delete(api: KubeApi, kinds: SnapshotKinds, entry: VolumeEntry, timeout: float) -> str:
     """Delete the snapshot of *entry*; return "" when the driver confirmed it, else why not."""
+    name = content_to_delete(entry)
     try:
-        if reason := await _driver_missing(api, discovery, entry.driver):
-            return reason
-        name = content_to_delete(entry)
         with contextlib.suppress(KubeAlreadyExists):  # of an earlier call: carry it on
             await api.create(kinds.content, _content(kinds, name, entry), field_manager=FIELD_MANAGER)
         return await _delete_content(api, kinds, name, entry, timeout)
@@ -92,6 +98,8 @@ async def _driver_missing(api: KubeApi, discovery: Discovery, driver: str) -> st
         return f"this cluster has no CSI driver {driver}: delete the snapshot where that driver is"
     except KubeForbidden:
         return ""  # not allowed to look; a driver that is not there shows as a deletion that nobody confirms
+    except KubeError as error:
+        return str(error)
     return ""
 
 

@@ -60,6 +60,7 @@ CUT_PAUSE_SECONDS: Final = 0.25  # longest pause between two looks while applica
 SOURCE_STORAGE: Final = "snapshot on the source's own storage"
 
 _NANOSECONDS = 1_000_000_000
+_UNCLEAR = (KubeUnreachable, KubeServerError, KubeTooManyRequests)  # may pass, and a write may have happened
 
 
 class _Stage(Enum):
@@ -317,6 +318,8 @@ class SnapshotSession:
                 answer = await self._api.get(kinds.snapshot, cut.name, cut.claim.namespace)
         except KubeError as error:
             cut.fail(str(error))
+            if not (error.after_retry or isinstance(error, _UNCLEAR)):
+                cut.copy = None  # refused: there is nothing to remove
         else:
             cut.uid = SNAPSHOTS.decode(answer).metadata.uid
 
@@ -335,7 +338,7 @@ class SnapshotSession:
         async def glance(cut: _Cut, seen: Mapping[tuple[str, str], VolumeSnapshot]) -> None:
             try:
                 await look(cut, seen.get((cut.claim.namespace, cut.uid)))
-            except (KubeUnreachable, KubeServerError, KubeTooManyRequests) as error:
+            except _UNCLEAR as error:
                 cut.last_error = str(error)
             except KubeError as error:
                 cut.fail(str(error))
@@ -351,7 +354,7 @@ class SnapshotSession:
                 return
             try:
                 seen = await self._snapshots(kinds)
-            except (KubeUnreachable, KubeServerError, KubeTooManyRequests) as error:
+            except _UNCLEAR as error:
                 for cut in waiting:
                     cut.last_error = str(error)
             except KubeError as error:
