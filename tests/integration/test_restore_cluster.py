@@ -19,7 +19,7 @@ from strongroom.dataplane.repository.keyfile import KeyFile
 from strongroom.dataplane.repository.model import Selection
 from strongroom.dataplane.repository.points import RecoveryPoint
 from strongroom.dataplane.repository.repository import Repository
-from strongroom.dataplane.restore.errors import PlanMismatch
+from strongroom.dataplane.restore.errors import PlanMismatch, SelectionInvalid
 from strongroom.dataplane.restore.execute import execute
 from strongroom.dataplane.restore.gather import gather_plan
 from strongroom.dataplane.restore.model import (
@@ -538,3 +538,76 @@ async def test_what_the_server_refuses_is_reported_and_the_rest_restored(ground:
     assert (result.state, result.failed) == (RestoreState.PARTIAL, 1)
     failed = next(obj for obj in result.objects if obj.action is Done.FAILED)
     assert "exceeded quota" in failed.reason
+
+
+async def test_row_21_a_webhook_configuration_comes_after_the_service_behind_it_is_ready(ground: Ground) -> None:
+    name = ground.source
+    client = {"service": {"namespace": name, "name": "hook", "path": "/"}, "caBundle": ""}
+    hook = {
+        "name": "hook.example.test",
+        "clientConfig": client,
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "failurePolicy": "Ignore",
+        "rules": [{"apiGroups": ["none.example.test"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["*"]}],
+    }
+    try:
+        ground.apply(
+            of("v1", "Service", "hook", spec={"selector": {"app": "hook"}, "ports": [{"port": 443}]}),
+            of("apps/v1", "Deployment", "hook", spec={
+                "replicas": 1, "selector": {"matchLabels": {"app": "hook"}}, "template": pod_template("hook"),
+            }),
+            of("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", name, webhooks=[hook]),
+        )  # fmt: skip
+        kinds = ("ValidatingWebhookConfiguration", "Service", "Deployment")
+        point = await ground.save(include_kinds=kinds, cluster_scoped=True)
+        ground.testbed.kubectl("delete", "validatingwebhookconfiguration", name)
+        chosen = Selection(include_kinds=kinds)
+        result = await ground.restore(point, selection=chosen)
+        assert result.failed == 0
+        assert what(result, "ValidatingWebhookConfiguration", name).action is Done.CREATED
+        created = ground.get("validatingwebhookconfiguration", name)
+        assert created["webhooks"][0]["clientConfig"]["service"]["namespace"] == ground.target
+        ready = next(
+            condition["lastTransitionTime"]
+            for condition in ground.get("pods")["items"][0]["status"]["conditions"]
+            if condition["type"] == "Ready"
+        )
+        assert ready <= created["metadata"]["creationTimestamp"]
+    finally:
+        ground.testbed.kubectl("delete", "validatingwebhookconfiguration", name, "--ignore-not-found")
+
+
+async def test_a_selection_of_workloads_brings_their_namespace_and_the_claims_that_they_mount(ground: Ground) -> None:
+    template = pod_template("db")
+    template["spec"]["volumes"] = [{"name": "v", "persistentVolumeClaim": {"claimName": "shared"}}]
+    spec = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Mi"}},
+        "storageClassName": "folder-immediate",
+    }
+    ground.apply(
+        of("v1", "PersistentVolumeClaim", "shared", spec=spec),
+        of("v1", "PersistentVolumeClaim", "unused", spec=spec),
+        of("apps/v1", "StatefulSet", "db", metadata={"labels": {"app": "db"}}, spec={
+            "replicas": 1, "serviceName": "db", "selector": {"matchLabels": {"app": "db"}}, "template": template,
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": spec}],
+        }),
+    )  # fmt: skip
+    ground.testbed.kubectl("wait", "--for=create", "pvc/data-db-0", "-n", ground.source, "--timeout=30s")
+    plan = await ground.plan(await ground.save(), selection=Selection(selectors=("app=db",), include_kinds=("sts",)))
+    due = {(planned.kind, planned.name) for wave in plan.waves for planned in wave.objects}
+    assert due == {
+        ("Namespace", ground.target),
+        ("StatefulSet", "db"),
+        ("PersistentVolumeClaim", "shared"),
+        ("PersistentVolumeClaim", "data-db-0"),
+    }
+
+
+async def test_a_namespace_that_the_point_does_not_hold_is_a_usage_error(ground: Ground) -> None:
+    ground.apply(config("c"))
+    point = await ground.save()
+    with pytest.raises(SelectionInvalid, match="holds no namespace") as raised:
+        await ground.plan(point, mapped=False, selection=Selection(include_namespaces=(ground.source + "x",)))
+    assert ground.source in raised.value.hint

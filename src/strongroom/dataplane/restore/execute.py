@@ -15,6 +15,7 @@ import msgspec
 
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.errors import KubeError, KubeUnauthorized, KubeUnreachable
+from strongroom.dataplane.objectstore.errors import StoreUnavailable
 from strongroom.dataplane.repository.model import BlobRef, Digest
 from strongroom.dataplane.repository.points import RecoveryPoint
 from strongroom.dataplane.repository.repository import Repository
@@ -37,7 +38,7 @@ from strongroom.dataplane.restore.plan import CRD, SERVICE_NEED
 from strongroom.dataplane.restore.waits import NAMESPACE_KIND, crd_established, namespace_gone, service_ready
 from strongroom.dataplane.restore.writing import ObjectWriter, TryLater
 
-CONCURRENCY = 16  # benchmarks/restore.md: the rate of bare creates on two cores is flat from 12 to 32
+CONCURRENCY = 16  # the rate of bare creates on two cores is flat from 8 to 32: docs/reference/restore.md
 BATCH_OBJECTS = 256  # objects of one intent: one small write of the journal for each
 BATCH_BYTES = 4 * 1024 * 1024  # of bodies; at most three batches are in memory
 RECORD_EVERY = 256  # outcomes of one journal entry
@@ -88,7 +89,7 @@ async def execute(
     execution = _Execution(api, point, plan, journal, progress, concurrency)
     try:
         await execution.run()
-    except (KubeUnreachable, KubeUnauthorized) as error:
+    except (KubeUnreachable, KubeUnauthorized, StoreUnavailable) as error:
         raise RestoreInterrupted(
             f"the restore {restore_id} was broken off: {error.message}",
             hint=f"Mend that, then go on with `strongroom restore apply --resume {restore_id}`",

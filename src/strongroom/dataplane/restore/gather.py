@@ -6,6 +6,7 @@ lists, so the plan needs the `list` permission; the dry runs that settle what a 
 """
 
 import asyncio
+import difflib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -13,7 +14,13 @@ import msgspec
 
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.discovery import Discovery, discover
-from strongroom.dataplane.kube.errors import KubeError, KubeForbidden, KubeInvalid, KubeNotFound
+from strongroom.dataplane.kube.errors import (
+    KubeError,
+    KubeForbidden,
+    KubeNotFound,
+    KubeUnauthorized,
+    KubeUnreachable,
+)
 from strongroom.dataplane.kube.kinds import Kind
 from strongroom.dataplane.repository.model import BlobRef, ClusterIdentity, KindEntry, ObjectRow
 from strongroom.dataplane.repository.points import RecoveryPoint
@@ -26,6 +33,7 @@ from strongroom.dataplane.restore.candidates import (
     StorageClassFacts,
     TargetState,
 )
+from strongroom.dataplane.restore.errors import SelectionInvalid
 from strongroom.dataplane.restore.model import Conflict, OnExists, Progress, RestorePlan, RestoreRequest
 from strongroom.dataplane.restore.plan import CRD, STATUS_DECIDES, Planner
 from strongroom.dataplane.restore.rules.table import SNAPSHOTS, never_restored
@@ -78,12 +86,29 @@ async def gather_plan(
     `KubeError` when the target does not answer.
     """
     check_mapping(request.map_namespaces)
+    await _check_namespaces(point, request)
     discovery = await discover(api)
     short_names = {short: (kind.group, kind.kind) for kind in discovery.kinds for short in kind.short_names}
     chosen = ChosenObjects(request.selection, point.manifest.kinds, short_names)
     target = await target_state(api, discovery)
     gathering = _Gathering(api, point, request, chosen, target, progress)
     return await gathering.run()
+
+
+async def _check_namespaces(point: RecoveryPoint, request: RestoreRequest) -> None:
+    """Raise `SelectionInvalid` when a namespace that the request names is not in the recovery point."""
+    selection = request.selection
+    named = {name for name in (*selection.include_namespaces, *request.map_namespaces) if not set(name) & set("*?[")}
+    entry = point.entry("", "Namespace")
+    if not named or entry is None:
+        return
+    known = {row.name async for rows in point.rows(entry) for row in rows}
+    for name in sorted(named - known):
+        near = difflib.get_close_matches(name, known, n=3)
+        raise SelectionInvalid(
+            f"the recovery point holds no namespace {name!r}",
+            hint=f"Did you mean {', '.join(near)}?" if near else f"It holds: {', '.join(sorted(known)[:20])}",
+        )
 
 
 async def target_state(api: KubeApi, discovery: Discovery) -> TargetState:
@@ -146,9 +171,9 @@ class _Gathering:
         self._chosen = chosen
         self._target = target
         self._planner = Planner(request, point.manifest, target, secrets.token_hex(8))
+        self._planner.follow_claims = chosen.narrowed
         self._progress = progress
         self._gate = asyncio.Semaphore(COMPARES)
-        self._dry_run_denied = False
         self._planned: set[tuple[str, str, str, str]] = set()
         self._done = 0
         self._total = 0
@@ -160,10 +185,6 @@ class _Gathering:
             await self._kind(entry)
         await self._needed()
         found = await self._owners(self._planner.unresolved_owners())
-        if self._dry_run_denied:
-            self._planner.warnings.append(
-                "dry runs of patches are not allowed here: the differences may contain defaults of the server"
-            )
         return self._planner.finish(found)
 
     async def _kind(self, entry: KindEntry) -> None:
@@ -263,20 +284,16 @@ class _Gathering:
                 return None
             live = msgspec.json.decode(raw)
             metadata = live["metadata"]
+            if metadata.get("deletionTimestamp"):
+                return None  # it goes: the execution waits for that
             revision = metadata["resourceVersion"]
             found, patch = self._planner.compare(source, candidate, live)
-            if not found or not self._will_patch(candidate) or self._dry_run_denied:
+            if not found or not self._will_patch(candidate):
                 return Existing(metadata["uid"], revision, found)
             try:
                 answer = await self._api.patch(kind, candidate.name, namespace, patch, dry_run=True)
-            except KubeInvalid as error:
-                return Existing(metadata["uid"], revision, found, refusal=refusal_of(error))
-            except KubeForbidden as error:
-                # Permission and admission both answer 403; only the first makes every other dry run useless.
-                if not error.causes and "cannot patch resource" in error.detail:
-                    self._dry_run_denied = True
-                    return Existing(metadata["uid"], revision, found)
-                return Existing(metadata["uid"], revision, found, refusal=refusal_of(error))
+            except (KubeUnreachable, KubeUnauthorized):
+                raise
             except KubeError as error:
                 return Existing(metadata["uid"], revision, found, refusal=refusal_of(error))
             return Existing(metadata["uid"], revision, after_dry_run(found, live, msgspec.json.decode(answer)))
@@ -289,6 +306,7 @@ class _Gathering:
         for namespace in sorted(self._planner.namespaces_used):
             if self._request.target_namespace(namespace) not in self._target.namespaces:
                 await self._bring("", "Namespace", "", namespace)
+        await self._bring_claims()
         for volume in self._planner.volumes_wanted():
             await self._bring("", "PersistentVolume", "", volume)
         for name in self._planner.classes_wanted():
@@ -297,6 +315,25 @@ class _Gathering:
             key = (entry.group, entry.kind)
             if entry.crd and self._planner.uses(*key) and key not in self._target.served:
                 await self._bring(*CRD, "", f"{entry.plural}.{entry.group}")
+
+    async def _bring_claims(self) -> None:
+        """Bring the claims that chosen workloads use and the selection leaves out."""
+        entry = self._point.entry("", "PersistentVolumeClaim")
+        planner = self._planner
+        if entry is None or not (planner.claims_used or planner.claim_prefixes):
+            return
+        missing: list[ObjectRow] = []
+        async for rows in self._point.rows(entry):
+            for row in rows:
+                head, _, number = row.name.rpartition("-")
+                made = number.isdecimal() and (row.namespace, f"{head}-") in planner.claim_prefixes
+                known = ("", "PersistentVolumeClaim", row.namespace, row.name) in self._planned
+                if not known and (made or (row.namespace, row.name) in planner.claims_used):
+                    missing.append(row)
+        if missing:
+            names = await self._names(entry)
+            for batch in batches(missing):
+                await self._batch(batch, entry, names)
 
     async def _bring(self, group: str, kind: str, namespace: str, name: str) -> None:
         entry = self._point.entry(group, kind)

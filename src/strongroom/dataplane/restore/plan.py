@@ -47,7 +47,7 @@ from strongroom.dataplane.restore.rules.cluster import (
 from strongroom.dataplane.restore.rules.draft import Draft, Rule
 from strongroom.dataplane.restore.rules.metadata import lasting_finalizers, owner_references
 from strongroom.dataplane.restore.rules.ownership import has_applier
-from strongroom.dataplane.restore.rules.pods import job_finished, pod_skip_reason
+from strongroom.dataplane.restore.rules.pods import job_finished, mounted_claims, pod_skip_reason
 from strongroom.dataplane.restore.rules.services import endpoints_skip_reason, slice_skip_reason
 from strongroom.dataplane.restore.rules.table import never_restored, transform
 from strongroom.dataplane.restore.three_way import compare, hide_values
@@ -86,6 +86,12 @@ class Planner:
         self.warnings: list[str] = []
         self.namespaces_used: set[str] = set()
         """Source namespaces that hold objects of the plan."""
+        self.follow_claims = False
+        """Whether workloads are looked through for the claims that they use."""
+        self.claims_used: set[tuple[str, str]] = set()
+        """(source namespace, name) of claims that workloads of the plan mount."""
+        self.claim_prefixes: set[tuple[str, str]] = set()
+        """(source namespace, beginning of the name) of claims that StatefulSets of the plan made; a number follows."""
         self._candidates: list[Candidate] = []
         self._kinds_used: set[tuple[str, str]] = set()
         self._by_uid: dict[str, Candidate] = {}
@@ -144,6 +150,8 @@ class Planner:
             name,
             stage_of(kind.group, kind.kind, converted=entry.conversion_webhook),
         )
+        if (kind.group, kind.kind, name) == ("", "ServiceAccount", "default"):
+            candidate.on_exists = OnExists.MERGE
         if note:
             candidate.source_api_version = f"{row.group}/{row.version}" if row.group else row.version
             candidate.notes.append(note)
@@ -163,7 +171,8 @@ class Planner:
         """Return the differences between the planned object and the target's *live* one, and the patch between them."""
         rule = Rule(self.request, self._planned(candidate, 0), source.managed_fields)
         draft = transform(source.body, rule)
-        return compare(msgspec.json.decode(source.body), draft.value(), live)
+        take_away = candidate.on_exists is not OnExists.MERGE
+        return compare(msgspec.json.decode(source.body), draft.value(), live, take_away=take_away)
 
     def add(self, source: SourceObject, candidate: Candidate, existing: Existing | None) -> None:
         """Put an object into the plan. *existing* is the target's object of the same name."""
@@ -212,19 +221,22 @@ class Planner:
         """Return why the object is left out, or ""; note what `finish` has to know about it."""
         match (candidate.group, candidate.kind):
             case ("", "Pod"):
-                return pod_skip_reason(draft, status)
+                if reason := pod_skip_reason(draft, status):
+                    return reason
+                self._use_claims(candidate, draft)
             case ("batch", "Job"):
                 if job_finished(status):
                     candidate.skipped_with_owner = True
                     return "finished Job"
                 if status and (status.get("startTime") or status.get("succeeded")):
                     candidate.notes.append("the Job was running: it starts again from its beginning")
+                self._use_claims(candidate, draft)
             case ("", "Secret"):
                 return secret_skip_reason(draft)
             case ("", "ConfigMap") if candidate.name == "kube-root-ca.crt":
                 return "the target publishes its own certificate authority"
-            case ("", "ServiceAccount") if candidate.name == "default":
-                candidate.on_exists = OnExists.MERGE
+            case ("apps", _) | ("batch", "CronJob"):
+                self._use_claims(candidate, draft)
             case ("", "Service"):
                 if draft.spec().get("selector"):
                     self._services_with_selector.add((candidate.source_namespace, candidate.source_name))
@@ -259,6 +271,16 @@ class Planner:
             case _:
                 pass
         return ""
+
+    def _use_claims(self, candidate: Candidate, draft: Draft) -> None:
+        """Remember the claims that a Pod or workload mounts: a selection of workloads brings them along."""
+        if not self.follow_claims:
+            return
+        namespace = candidate.source_namespace
+        self.claims_used.update((namespace, name) for name in mounted_claims(candidate.kind, draft.spec()))
+        for template in draft.spec().get("volumeClaimTemplates") or ():
+            name = (template.get("metadata") or {}).get("name", "")
+            self.claim_prefixes.add((namespace, f"{name}-{candidate.source_name}-"))
 
     def _meet(self, candidate: Candidate, existing: Existing) -> None:
         """Decide what to do with an object that the target has."""

@@ -43,10 +43,12 @@ class ChosenObjects:
         if entry.namespaced:
             return True
         chosen = self._selection
+        if key == ("", "Namespace") and chosen.include_namespaces and not (chosen.include_kinds or chosen.selectors):
+            return True  # a namespace that was asked for comes back though it is empty
         if chosen.cluster_scoped is not None:
-            return chosen.cluster_scoped or key in self._included
+            return chosen.cluster_scoped
         # Unsaid beside a selection of namespaces or labels means: what the selection needs, and nothing else.
-        return key in self._included or not (chosen.include_namespaces or chosen.selectors)
+        return not (chosen.include_namespaces or chosen.exclude_namespaces or chosen.selectors)
 
     def namespace(self, name: str) -> bool:
         """Say whether objects of this namespace may be taken."""

@@ -77,6 +77,16 @@ def job_finished(status: dict[str, Any] | None) -> bool:
     )
 
 
+def mounted_claims(kind: str, spec: dict[str, Any]) -> list[str]:
+    """Return the names of the claims that a Pod, or the template in a workload's *spec*, mounts."""
+    if kind == "CronJob":
+        spec = (spec.get("jobTemplate") or {}).get("spec") or {}
+    if kind != "Pod":
+        spec = (spec.get("template") or {}).get("spec") or {}
+    claims = (volume.get("persistentVolumeClaim") for volume in spec.get("volumes") or ())
+    return [claim["claimName"] for claim in claims if claim and claim.get("claimName")]
+
+
 def prepare_cronjob(draft: Draft, rule: Rule) -> None:
     """Suspend the CronJob where asked.
 
