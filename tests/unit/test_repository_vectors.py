@@ -2,11 +2,14 @@
 
 import base64
 import hashlib
+import hmac
 import re
 from pathlib import Path
 
 import duckdb
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from strongroom.dataplane.objectstore.filesystem import FilesystemStore
 from strongroom.dataplane.repository.sealing import Sealing
@@ -29,6 +32,8 @@ def test_a_sealed_file_of_version_1_opens() -> None:
 
 def test_the_digest_is_keyed() -> None:
     digest = Sealing(KEY).digest(b"{}")
+    derived = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"strongroom/digest/v1").derive(KEY)
+    assert digest == hmac.digest(derived, b"{}", "sha256")
     assert digest.hex() == "c74e5b73ee61c107ba18a94d2b31798c4948f4e21cf7ce644799a304c32c0fa5"
 
 
