@@ -71,8 +71,8 @@ async def list_metadata(
 ) -> AsyncGenerator[MetaPage, None]:
     """Yield the metadata of all objects of *kind*, page by page, as `KubeApi.list_pages` does and with its errors.
 
-    *first* is the limit of the first page; later ones aim at `PAGE_TARGET_BYTES` an answer. Without *with_labels* the
-    labels are left out, unless an object of the page bears the mark that excludes it (`rules.EXCLUDE_MARK`).
+    *first* is the limit of the first page (0 for none); later ones aim at `PAGE_TARGET_BYTES` an answer. Without
+    *with_labels* these are left out, unless an object of the page has the mark to exclude it (`rules.EXCLUDE_MARK`).
     """
     path = kind.path(namespace)
     selection = {"labelSelector": labels} if labels is not None else {}
@@ -80,7 +80,8 @@ async def list_metadata(
     limit, expected, token = first, revision, ""
     while True:
         place = {"continue": token} if token else exact
-        body = await api.get_path(path, {**selection, **place, "limit": str(limit)}, accept=ACCEPT)
+        size = {"limit": str(limit)} if limit else {}
+        body = await api.get_path(path, {**selection, **place, **size}, accept=ACCEPT)
         page = decode_metadata(body, kind, path, labels=with_labels)
         del body
         if expected is not None and page.revision != expected:
