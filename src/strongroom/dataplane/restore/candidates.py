@@ -90,9 +90,9 @@ class Candidate:
     existing: Existing | None = None
     differences: tuple[FieldChange, ...] = ()
     calls: int = 1
-    needs: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    references: list[OwnerReference] = field(default_factory=list)
+    needs: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    references: tuple[OwnerReference, ...] = ()
     owners: tuple[Owner, ...] = ()
     volume: VolumeImport | None = None
     keep_volume_name: bool = False

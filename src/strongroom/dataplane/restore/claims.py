@@ -50,7 +50,7 @@ def decide_volumes(
         if claim.action is Action.SKIP and claim.existing is None:
             continue
         if claim.existing is not None:
-            claim.notes.append("the claim exists: its data is not restored")
+            claim.notes += ("the claim exists: its data is not restored",)
             warnings.append(f"{claim.title} exists: its data is not restored")
             continue
         entry = entries.get((claim.source_namespace, claim.source_name))
@@ -70,7 +70,7 @@ def decide_volumes(
         elif volume is not None and _is_kept(volume, request):
             claim.keep_volume_name = True
             claim.reason = f"keeps its volume {facts.volume}"
-            claim.needs.append(f"PersistentVolume {facts.volume}")
+            claim.needs += (f"PersistentVolume {facts.volume}",)
             kept.add(facts.volume)
         else:
             claim.reason = f"provisioned empty: {why_not}"

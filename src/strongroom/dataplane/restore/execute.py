@@ -317,7 +317,7 @@ class _Execution:
             if any(owner.deferred for owner in planned.owners) and self._outcomes[planned.number].done is Done.CREATED
         ]
         for batch in _batches(due):
-            blobs = await self._point.blobs([planned.body.ref for planned in batch if planned.body])
+            blobs = await self._point.blobs([planned.body for planned in batch if planned.body])
             for planned in batch:
                 why = await self._writer.add_owners(planned, _load(planned, blobs).body)
                 if why:
@@ -388,7 +388,7 @@ class _Execution:
 def _refs(planned: PlannedObject) -> Iterable[BlobRef]:
     for blob in (planned.body, planned.status, planned.managed_fields):
         if blob is not None:
-            yield blob.ref
+            yield blob
 
 
 def _load(planned: PlannedObject, blobs: dict[Digest, bytes]) -> _Loaded:
@@ -400,9 +400,9 @@ def _load(planned: PlannedObject, blobs: dict[Digest, bytes]) -> _Loaded:
         return _Loaded(planned, msgspec.json.encode(bare), None, None)
     return _Loaded(
         planned,
-        blobs[planned.body.ref.digest],
-        blob(planned.status.ref if planned.status else None),
-        blob(planned.managed_fields.ref if planned.managed_fields else None),
+        blobs[planned.body.digest],
+        blob(planned.status),
+        blob(planned.managed_fields),
     )
 
 

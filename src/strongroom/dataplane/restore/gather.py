@@ -174,7 +174,6 @@ class _Gathering:
         self._planner.follow_claims = chosen.narrowed
         self._progress = progress
         self._gate = asyncio.Semaphore(COMPARES)
-        self._planned: set[tuple[str, str, str, str]] = set()
         self._done = 0
         self._total = 0
 
@@ -267,7 +266,6 @@ class _Gathering:
         )
         existing = dict(zip(meetings, compared, strict=True))
         for index, (source, candidate) in enumerate(zip(sources, candidates, strict=True)):
-            self._planned.add((source.row.group, source.row.kind, source.row.namespace, source.row.name))
             self._planner.add(source, candidate, existing.get(index))
 
     def _ends(self, namespace: str) -> bool:
@@ -327,8 +325,7 @@ class _Gathering:
             for row in rows:
                 head, _, number = row.name.rpartition("-")
                 made = number.isdecimal() and (row.namespace, f"{head}-") in planner.claim_prefixes
-                known = ("", "PersistentVolumeClaim", row.namespace, row.name) in self._planned
-                if not known and (made or (row.namespace, row.name) in planner.claims_used):
+                if not planner.holds(row) and (made or (row.namespace, row.name) in planner.claims_used):
                     missing.append(row)
         if missing:
             names = await self._names(entry)
@@ -337,10 +334,10 @@ class _Gathering:
 
     async def _bring(self, group: str, kind: str, namespace: str, name: str) -> None:
         entry = self._point.entry(group, kind)
-        if entry is None or (group, kind, namespace, name) in self._planned:
+        if entry is None:
             return
         row = await self._point.find(group, kind, namespace, name)
-        if row is not None:
+        if row is not None and not self._planner.holds(row):
             await self._batch([row], entry, await self._names(entry))
 
     async def _owners(self, wanted: Iterable[OwnerKey]) -> dict[OwnerKey, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from strongroom.dataplane.repository.model import BlobRef, ClusterIdentity, Digest, PointId, Selection
+from strongroom.dataplane.repository.model import BlobRef, ClusterIdentity, PointId, Selection
 from strongroom.dataplane.restore.errors import PlanUnreadable
 
 PLAN_FORMAT = 1
@@ -74,27 +74,6 @@ class RestoreRequest(_Wire, frozen=True, kw_only=True):
         return kind in self.restore_status or f"{kind}.{group}" in self.restore_status
 
 
-class Blob(_Wire, frozen=True, kw_only=True):
-    """A blob of the recovery point, by its digest in hex, with the hint where it lies."""
-
-    digest: str
-    bytes: int
-    pack: str = ""
-    row_group: int = 0
-
-    @classmethod
-    def of(cls, ref: BlobRef | None) -> "Blob | None":
-        """Return the serialisable form of *ref*."""
-        if ref is None:
-            return None
-        return cls(digest=ref.digest.hex(), bytes=ref.bytes, pack=ref.pack, row_group=ref.row_group)
-
-    @property
-    def ref(self) -> BlobRef:
-        """The repository's own form."""
-        return BlobRef(Digest(bytes.fromhex(self.digest)), self.bytes, self.pack, self.row_group)
-
-
 class FieldChange(_Wire, frozen=True, kw_only=True):
     """One field that a patch changes: its path, the value the target has and the one it gets.
 
@@ -129,11 +108,12 @@ class VolumeImport(_Wire, frozen=True, kw_only=True):
     waits_for_consumer: bool = False
 
 
-class PlannedObject(_Wire, frozen=True, kw_only=True):
+class PlannedObject(_Wire, frozen=True, kw_only=True, gc=False):
     """One object of the recovery point and what the restore does with it.
 
     `number` is its place in the plan and its name in the journal. `group`, `version`, `kind`, `plural` are those under
     which it is sent to the target; `source_api_version` is set where the recovery point has it under another one.
+    `body`, `status` and `managed_fields` are blobs of the recovery point (their digests are base64 in JSON).
     `calls` counts the writes: 1, or 2 where status or managedFields are put back. `needs` says in words what must be
     there first. `existing_uid` and `existing_revision` name the state of the target's object that was compared.
     """
@@ -157,9 +137,9 @@ class PlannedObject(_Wire, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     source_uid: str = ""
     source_api_version: str = ""
-    body: Blob | None = None
-    status: Blob | None = None
-    managed_fields: Blob | None = None
+    body: BlobRef | None = None
+    status: BlobRef | None = None
+    managed_fields: BlobRef | None = None
     existing_uid: str = ""
     existing_revision: str = ""
     owners: tuple[Owner, ...] = ()

@@ -114,15 +114,15 @@ def link_owners(
                 )
                 owners.append(Owner(source_uid=reference.uid, deferred=not first))
                 if not first:
-                    candidate.notes.append(f"the ownerReference to {owner.title} is added after that is restored")
+                    candidate.notes += (f"the ownerReference to {owner.title} is added after that is restored",)
                     candidate.calls += 1
                 elif owner.title not in candidate.needs:
-                    candidate.needs.append(owner.title)
+                    candidate.needs += (owner.title,)
             elif uid := found.get(owner_key(candidate, reference), ""):
                 owners.append(Owner(source_uid=reference.uid, uid=uid))
             else:
-                candidate.notes.append(
+                candidate.notes += (
                     f"ownerReference to {reference.kind} {reference.name} dropped: "
-                    "the owner is not restored and the target has none"
+                    "the owner is not restored and the target has none",
                 )
         candidate.owners = tuple(owners)

@@ -28,7 +28,6 @@ from strongroom.dataplane.restore.claims import (
 )
 from strongroom.dataplane.restore.model import (
     Action,
-    Blob,
     Conflict,
     OnExists,
     PlannedObject,
@@ -95,7 +94,8 @@ class Planner:
         self._candidates: list[Candidate] = []
         self._kinds_used: set[tuple[str, str]] = set()
         self._by_uid: dict[str, Candidate] = {}
-        self._by_key: dict[tuple[str, str, str, str], Candidate] = {}
+        self._namespaces: dict[str, Candidate] = {}
+        self._mapped: dict[tuple[str, str, str, str], Candidate] = {}
         self._services_with_selector: set[tuple[str, str]] = set()
         self._endpoints: list[tuple[Candidate, Draft]] = []
         self._claims: list[tuple[Candidate, ClaimFacts]] = []
@@ -154,7 +154,7 @@ class Planner:
             candidate.on_exists = OnExists.MERGE
         if note:
             candidate.source_api_version = f"{row.group}/{row.version}" if row.group else row.version
-            candidate.notes.append(note)
+            candidate.notes += (note,)
         if served is None:
             candidate.action = Action.CONFLICT
             candidate.reason = f"the target serves no {row.kind}{'.' + row.group if row.group else ''}"
@@ -200,22 +200,26 @@ class Planner:
 
     def _keep(self, candidate: Candidate) -> None:
         if candidate.action is not Action.SKIP:
-            key = (candidate.group, candidate.kind, candidate.namespace, candidate.name)
-            first = self._by_key.setdefault(key, candidate)
-            if first is not candidate:
-                if (candidate.group, candidate.kind) == ("", "Namespace"):
-                    candidate.skip(
-                        f"namespace {first.source_name} is mapped to {candidate.name} too; its object is taken"
-                    )
-                else:
-                    candidate.action = Action.CONFLICT
-                    candidate.reason = f"the mapping gives {first.source_namespace}/{first.source_name} the same name"
+            self._meet_namesake(candidate)
         if candidate.row is not None and candidate.row.uid:
             self._by_uid[candidate.row.uid] = candidate
         if candidate.source_namespace and candidate.action is not Action.SKIP:
             self.namespaces_used.add(candidate.source_namespace)
         self._kinds_used.add((candidate.group, candidate.kind))
         self._candidates.append(candidate)
+
+    def _meet_namesake(self, candidate: Candidate) -> None:
+        """Find out whether the mapping gives two objects one name; the first has it."""
+        if (candidate.group, candidate.kind) == ("", "Namespace"):
+            first = self._namespaces.setdefault(candidate.name, candidate)
+            if first is not candidate:
+                candidate.skip(f"namespace {first.source_name} is mapped to {candidate.name} too; its object is taken")
+        elif self.request.map_namespaces and candidate.namespace:
+            key = (candidate.group, candidate.kind, candidate.namespace, candidate.name)
+            first = self._mapped.setdefault(key, candidate)
+            if first is not candidate:
+                candidate.action = Action.CONFLICT
+                candidate.reason = f"the mapping gives {first.source_namespace}/{first.source_name} the same name"
 
     def _inspect(self, candidate: Candidate, draft: Draft, status: dict[str, Any] | None) -> str:
         """Return why the object is left out, or ""; note what `finish` has to know about it."""
@@ -229,7 +233,7 @@ class Planner:
                     candidate.skipped_with_owner = True
                     return "finished Job"
                 if status and (status.get("startTime") or status.get("succeeded")):
-                    candidate.notes.append("the Job was running: it starts again from its beginning")
+                    candidate.notes += ("the Job was running: it starts again from its beginning",)
                 self._use_claims(candidate, draft)
             case ("", "Secret"):
                 return secret_skip_reason(draft)
@@ -305,9 +309,7 @@ class Planner:
         foreign = [name for name in lasting_finalizers(draft) if "kubernetes.io/" not in name]
         if foreign:
             names = ", ".join(foreign)
-            candidate.notes.append(
-                f"has finalizers, which block its deletion where their controller is absent: {names}"
-            )
+            candidate.notes += (f"has finalizers, which block its deletion where their controller is absent: {names}",)
 
     def _need_services(self, candidate: Candidate, draft: Draft) -> None:
         if candidate.kind == "APIService":
@@ -316,7 +318,7 @@ class Planner:
         else:
             services = webhook_services(draft)
         for namespace, name in services:
-            candidate.needs.append(f"{SERVICE_NEED}{self.request.target_namespace(namespace)}/{name}")
+            candidate.needs += (f"{SERVICE_NEED}{self.request.target_namespace(namespace)}/{name}",)
 
     def unresolved_owners(self) -> set[OwnerKey]:
         """Return the owners that only the target can have."""
@@ -334,6 +336,10 @@ class Planner:
             if facts.storage_class
         }
         return sorted(names - set(self._classes))
+
+    def holds(self, row: ObjectRow) -> bool:
+        """Say whether the object of *row* is in the plan already."""
+        return row.uid in self._by_uid
 
     def uses(self, group: str, kind: str) -> bool:
         """Say whether the plan holds an object of this kind."""
@@ -368,16 +374,16 @@ class Planner:
         }
         for name in sorted(wanted):
             there = self.target.namespaces.get(name)
-            planned = self._by_key.get(("", "Namespace", "", name))
+            planned = self._namespaces.get(name)
             if planned is None and (there is None or there.terminating):
                 planned = Candidate(
                     "", "v1", "Namespace", "namespaces", False, None, "", name, "", name, Stage.NAMESPACES
                 )
                 planned.reason = "needed by objects of the plan; the recovery point has no such Namespace"
-                self._by_key["", "Namespace", "", name] = planned
+                self._namespaces[name] = planned
                 self._candidates.append(planned)
             if planned is not None and there is not None and there.terminating and planned.action is Action.CREATE:
-                planned.needs.append("the Terminating namespace of that name to be gone")
+                planned.needs += ("the Terminating namespace of that name to be gone",)
                 self.warnings.append(
                     f"namespace {name} is Terminating in the target: the restore waits until it is gone"
                 )
@@ -395,7 +401,7 @@ class Planner:
             ):
                 continue
             if definition := definitions.get(f"{candidate.plural}.{candidate.group}"):
-                candidate.needs.append(definition.title)
+                candidate.needs += (definition.title,)
             elif (candidate.group, candidate.kind) not in self.target.served:
                 candidate.action = Action.CONFLICT
                 candidate.reason = (
@@ -403,15 +409,23 @@ class Planner:
                 )
             if service := self._conversions.get((candidate.group, candidate.plural)):
                 candidate.stage = Stage.CONVERTED
-                candidate.needs.append(f"{SERVICE_NEED}{self.request.target_namespace(service[0])}/{service[1]}")
+                candidate.needs += (f"{SERVICE_NEED}{self.request.target_namespace(service[0])}/{service[1]}",)
 
     def _arranged(self) -> RestorePlan:
+        # Candidates are let go one by one as their planned objects are made: a large restore never holds both.
+        self._by_uid.clear()
+        self._mapped.clear()
         active = [candidate for candidate in self._candidates if candidate.action is not Action.SKIP]
+        left_out = [candidate for candidate in self._candidates if candidate.action is Action.SKIP]
+        self._candidates = []
         active.sort(key=lambda candidate: (candidate.stage, candidate.level))
+        active.reverse()
+        left_out.reverse()
         waves: list[tuple[str, list[PlannedObject]]] = []
         place: tuple[Stage, int] | None = None
         number = 0
-        for candidate in active:
+        while active:
+            candidate = active.pop()
             if (candidate.stage, candidate.level) != place:
                 place = (candidate.stage, candidate.level)
                 owned = f" (owned, depth {candidate.level})" if candidate.level else ""
@@ -419,10 +433,9 @@ class Planner:
             waves[-1][1].append(self._planned(candidate, number))
             number += 1
         skipped = []
-        for candidate in self._candidates:
-            if candidate.action is Action.SKIP:
-                skipped.append(self._planned(candidate, number))
-                number += 1
+        while left_out:
+            skipped.append(self._planned(left_out.pop(), number))
+            number += 1
         return RestorePlan(
             id=self.plan_id,
             point=self.manifest.id,
@@ -453,13 +466,13 @@ class Planner:
             on_exists=candidate.on_exists,
             diff=candidate.differences,
             calls=0 if skipped or candidate.action is Action.CONFLICT else candidate.calls,
-            needs=tuple(candidate.needs),
-            notes=tuple(candidate.notes),
+            needs=candidate.needs,
+            notes=candidate.notes,
             source_uid=row.uid if row else "",
             source_api_version=candidate.source_api_version,
-            body=Blob.of(row.body) if row and not skipped else None,
-            status=Blob.of(row.status) if row and not skipped else None,
-            managed_fields=Blob.of(row.managed_fields) if row and not skipped else None,
+            body=row.body if row and not skipped else None,
+            status=row.status if row and not skipped else None,
+            managed_fields=row.managed_fields if row and not skipped else None,
             existing_uid=existing.uid if existing else "",
             existing_revision=existing.revision if existing else "",
             owners=candidate.owners,

@@ -48,7 +48,8 @@ class ChosenObjects:
         if chosen.cluster_scoped is not None:
             return chosen.cluster_scoped
         # Unsaid beside a selection of namespaces or labels means: what the selection needs, and nothing else.
-        return not (chosen.include_namespaces or chosen.exclude_namespaces or chosen.selectors)
+        by_namespace = bool(chosen.include_namespaces) and "*" not in chosen.include_namespaces
+        return not (by_namespace or chosen.exclude_namespaces or chosen.selectors)
 
     def namespace(self, name: str) -> bool:
         """Say whether objects of this namespace may be taken."""

@@ -43,17 +43,17 @@ class OwnerReference(msgspec.Struct, frozen=True, rename="camel"):
         return self.api_version.rpartition("/")[0]
 
 
-_OWNERS = msgspec.json.Decoder(list[OwnerReference] | None)
+_OWNERS = msgspec.json.Decoder(tuple[OwnerReference, ...] | None)
 
 
-def owner_references(draft: Draft) -> list[OwnerReference]:
+def owner_references(draft: Draft) -> tuple[OwnerReference, ...]:
     """Return the ownerReferences as the source has them."""
     raw = draft.metadata.get("ownerReferences")
     if raw is None:
-        return []
+        return ()
     if isinstance(raw, msgspec.Raw):
-        return _OWNERS.decode(raw) or []
-    return msgspec.convert(raw, list[OwnerReference])
+        return _OWNERS.decode(raw) or ()
+    return msgspec.convert(raw, tuple[OwnerReference, ...])
 
 
 def clean_metadata(draft: Draft, rule: Rule) -> None:
