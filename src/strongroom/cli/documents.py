@@ -48,6 +48,7 @@ def point_summary(info: PointInfo) -> Document:
         "cluster": document(manifest.cluster),
         "selection": document(manifest.selection),
         "base": manifest.incremental.base,
+        "takenOver": manifest.incremental.taken_over,
         "objects": manifest.objects,
         "objectBytes": manifest.object_bytes,
         "bytesRead": manifest.bytes_read,

@@ -80,7 +80,7 @@ async def cat(
         # Reformatted as text: numbers keep the server's spelling.
         sys.stdout.buffer.write(msgspec.json.format(served, indent=2) + b"\n")
         sys.stdout.flush()
-    elif not output.quiet or output.output is Format.YAML:
+    else:
         sys.stdout.write(yaml_text(msgspec.json.decode(served)))
     return ExitCode.WHOLE
 

@@ -11,17 +11,15 @@ import time
 from pathlib import Path
 
 from strongroom.cli.demo.application import (
-    CLAIMS,
-    CLUSTER_KINDS,
-    MARK,
     NAMESPACES,
     ORDERS,
-    PODS,
+    await_ready,
     create,
     deploy,
+    destroy,
     fill_volumes,
     order,
-    volume_folder,
+    volume_folders,
 )
 from strongroom.cli.demo.terminal import DemoFailed, Terminal, wait_until
 from strongroom.cli.demo.verify import State, differences, read_state
@@ -52,8 +50,8 @@ class Demo:
     def run(self) -> None:
         """Carry out every step. Raises `DemoFailed` at the first that does not do what it should."""
         self._deploy()
-        first, original = self._protect()
-        second, expected = self._change()
+        original = self._protect()
+        first, second, expected = self._change()
         self._look_into(first, second)
         self._destroy()
         self._restore(second, expected)
@@ -63,7 +61,7 @@ class Demo:
     def _deploy(self) -> None:
         self._terminal.step("Deploy a sample application: two namespaces, volumes, custom resources, a webhook")
         deploy(self._testbed, self._webhook)
-        self._wait_for_pods()
+        await_ready(self._testbed)
         fill_volumes(self._testbed)
         state = read_state(self._testbed)
         files = sum(len(found) for found in state.volumes.values())
@@ -71,39 +69,39 @@ class Demo:
         if {f"order-{number:02}" for number in range(ORDERS)} - set(self._webhook.calls):
             raise DemoFailed("the webhook was not asked about every order")
 
-    def _protect(self) -> tuple[str, State]:
+    def _protect(self) -> State:
         self._terminal.step("Protect it")
         self._terminal.strongroom("repository", "init")
         self._terminal.strongroom("point", "create")
-        return self._latest(), read_state(self._testbed)
+        return read_state(self._testbed)
 
-    def _change(self) -> tuple[str, State]:
+    def _change(self) -> tuple[str, str, State]:
         self._terminal.step("Change one object, delete another, and take an incremental recovery point")
         change = json.dumps({"data": {"banner": "Closed for stocktaking."}})
         self._testbed.kubectl("patch", "configmap", CHANGED, "-n", "shop", "--type=merge", "-p", change)
         self._testbed.kubectl("delete", "order", DELETED, "-n", NAMESPACES[1])
         self._terminal.say(f"changed ConfigMap shop/{CHANGED}, deleted Order {NAMESPACES[1]}/{DELETED}")
+        before = self._stored()
         self._terminal.strongroom("point", "create")
-        self._terminal.strongroom("point", "list")
         first, second = self._terminal.ask("point", "list")
-        share = second["bytesWritten"] / first["bytesWritten"]
         if second["base"] != first["recoveryPointId"]:
             raise DemoFailed("the second recovery point is not incremental")
+        added = self._stored() - before
+        self._terminal.say(f"the repository grew by {added:,} bytes; the first recovery point took {before:,}")
         self.proved.append(
-            f"incremental: the second recovery point wrote {second['bytesWritten']} bytes, {share:.1%} of the first's"
+            f"incremental: the second recovery point took {second['takenOver']} of {second['objects']} objects over "
+            f"and added {added / before:.0%} of the first's bytes, its manifest included"
         )
-        return second["recoveryPointId"], read_state(self._testbed)
+        return first["recoveryPointId"], second["recoveryPointId"], read_state(self._testbed)
 
     def _look_into(self, first: str, second: str) -> None:
         self._terminal.step("Look into the recovery points: a diff, a query, one object")
-        self._terminal.strongroom("point", "diff", first, second, "--include-namespace", "shop", lines=20)
-        found = self._terminal.ask("point", "diff", first, second, "--include-kind", "cm", "--include-kind", "orders")
-        changes = {entry["name"]: entry["change"] for entry in found["objects"]}
-        if changes != {CHANGED: "changed", DELETED: "removed"}:
-            raise DemoFailed(f"the diff of ConfigMaps and Orders shows {changes}")
+        kinds = ("--include-kind", "configmaps", "--include-kind", "orders")
+        shown = self._terminal.strongroom("point", "diff", first, second, *kinds)
+        if not all(said in shown for said in ("1 changed, 1 removed", f"shop/{CHANGED}", f"{NAMESPACES[1]}/{DELETED}")):
+            raise DemoFailed("the diff does not show the change and the deletion")
         sql = ORDERS_BY_NAMESPACE.format(point=second)
-        self._terminal.strongroom("query", sql)
-        rows = self._terminal.ask("query", sql)
+        rows = json.loads(self._terminal.strongroom("query", sql, "--output", "json"))
         if [row["orders"] for row in rows] != [12, 11]:
             raise DemoFailed(f"the query counts {rows}, not 12 and 11 orders")
         self._terminal.strongroom("point", "cat", second, "configmap", f"shop/{CHANGED}", lines=6)
@@ -111,13 +109,10 @@ class Demo:
 
     def _destroy(self) -> None:
         self._terminal.step("The disaster: both namespaces are deleted, with all that is cluster-wide and ours")
-        folders = [volume_folder(self._testbed, claim) for claim in CLAIMS]
-        for kind in reversed(CLUSTER_KINDS):  # webhooks first: their server would be asked about every deletion
-            self._testbed.kubectl("delete", kind, "-l", MARK, "--wait=false")
-        self._testbed.kubectl("delete", "namespace", *NAMESPACES, "--wait=false")
-        wait_until(lambda: not self._left(), "the namespaces and the custom resources are gone")
+        folders = volume_folders(self._testbed).values()
+        destroy(self._testbed)
         wait_until(lambda: not any(folder.exists() for folder in folders), "the volumes are gone from the disk")
-        self._terminal.say("kubectl get namespaces: " + " ".join(self._names("namespaces")))
+        self._terminal.say("left: " + self._testbed.kubectl("get", "namespaces", "-o", "name").replace("\n", " "))
         self._terminal.say(f"all {len(folders)} volumes are gone from the disk")
 
     def _restore(self, point: str, expected: State) -> None:
@@ -126,7 +121,7 @@ class Demo:
         chosen = ("--point", point, "--restore-status", RESTORED_STATUS)
         self._terminal.strongroom("restore", "plan", *chosen, "--plan", plan)
         self._terminal.strongroom("restore", "apply", "--plan", plan)
-        self._wait_for_pods()
+        await_ready(self._testbed)
         self._terminal.say("Claims that waited for their pods are bound now: what filled them can go")
         self._terminal.strongroom("repository", "prune", "--kubeconfig", str(self._testbed.kubeconfig))
         self._verify(expected, "the restored application")
@@ -153,6 +148,10 @@ class Demo:
         self._terminal.strongroom("repository", "check", "--read-data")
         self.proved.append("every stored byte is what its signed manifest says")
 
+    def _stored(self) -> int:
+        """Return how many bytes the repository takes on the disk."""
+        return sum(path.stat().st_size for path in (self._folder / "repository").rglob("*") if path.is_file())
+
     def _verify(self, expected: State, what: str) -> None:
         found = read_state(self._testbed)
         wrong = differences(expected, found)
@@ -167,31 +166,6 @@ class Demo:
         )
         self._terminal.say(text)
         self.proved.append(text)
-
-    def _wait_for_pods(self) -> None:
-        wait_until(self._pods_ready, "all pods are ready")
-        wait_until(self._claims_bound, "all claims are bound")
-
-    def _pods_ready(self) -> bool:
-        path = "jsonpath={range .items[*]}{.status.conditions[?(@.type=='Ready')].status}{' '}{end}"
-        return all(
-            self._testbed.kubectl("get", "pods", "-n", namespace, "-o", path).split() == ["True"] * count
-            for namespace, count in PODS.items()
-        )
-
-    def _claims_bound(self) -> bool:
-        phases = self._testbed.kubectl("get", "pvc", "-n", "warehouse", "-o", "jsonpath={.items[*].status.phase}")
-        return phases.split() == ["Bound"] * len(CLAIMS)
-
-    def _left(self) -> list[str]:
-        ours = [name for kind in CLUSTER_KINDS for name in self._names(kind, "-l", MARK)]
-        return ours + [name for name in self._names("namespaces") if name in NAMESPACES] + self._names("pv")
-
-    def _names(self, *arguments: str) -> list[str]:
-        return self._testbed.kubectl("get", *arguments, "-o", "jsonpath={.items[*].metadata.name}").split()
-
-    def _latest(self) -> str:
-        return str(self._terminal.ask("point", "show", "latest")["recoveryPointId"])
 
 
 def main() -> int:

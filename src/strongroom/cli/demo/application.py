@@ -22,8 +22,10 @@ CLUSTER_KINDS = (
     "validatingwebhookconfigurations",
 )
 ORDERS = 24
-PODS = {"shop": 2, "warehouse": 2}
 CLAIMS = ("archive", "data-inventory-0", "data-inventory-1")
+
+# Everything that is waited for happens within seconds on two busy cores; a minute says that it never will.
+PATIENCE = "--timeout=60s"
 
 # Kinds that a GitOps controller would apply server-side, and its name: field ownership must survive a restore.
 APPLIED = ("Deployment", "NetworkPolicy")
@@ -39,13 +41,28 @@ def deploy(testbed: Testbed, webhook: OrderWebhook) -> None:
     create(testbed, [m for m in manifests if m["kind"] not in APPLIED])
     create(testbed, [m for m in manifests if m["kind"] in APPLIED], "--server-side", f"--field-manager={APPLIER}")
     create(testbed, webhook.configurations())
-    testbed.kubectl("wait", "--for=condition=Established", "crd/orders.shop.example.com", "--timeout=30s")
+    testbed.kubectl("wait", "--for=condition=Established", "crd/orders.shop.example.com", PATIENCE)
     create(testbed, [order(number) for number in range(ORDERS)])
     # A status of its own, and a ConfigMap that belongs to an Order: what restores tend to lose.
     patch = '{"status": {"phase": "Shipped"}}'
     testbed.kubectl("patch", "order", "order-00", "-n", "shop", "--subresource=status", "--type=merge", "-p", patch)
     owner = json.loads(testbed.kubectl("get", "order", "order-00", "-n", "shop", "-o", "json"))
     create(testbed, [invoice(owner["metadata"]["uid"])])
+
+
+def await_ready(testbed: Testbed) -> None:
+    """Return when all pods are ready and all claims are bound."""
+    testbed.kubectl("rollout", "status", "deployment/storefront", "-n", "shop", PATIENCE)
+    testbed.kubectl("rollout", "status", "statefulset/inventory", "-n", "warehouse", PATIENCE)
+    claims = [f"pvc/{claim}" for claim in CLAIMS]
+    testbed.kubectl("wait", *claims, "-n", "warehouse", "--for=jsonpath={.status.phase}=Bound", PATIENCE)
+
+
+def destroy(testbed: Testbed) -> None:
+    """Delete both namespaces and all that is cluster-wide; return when it is gone."""
+    for kind in reversed(CLUSTER_KINDS):  # webhooks first: their server would be asked about every deletion
+        testbed.kubectl("delete", kind, "-l", MARK)
+    testbed.kubectl("delete", "namespace", *NAMESPACES)
 
 
 def order(number: int, *, quantity: int | None = None) -> dict[str, Any]:
@@ -76,17 +93,19 @@ def create(testbed: Testbed, manifests: list[dict[str, Any]], *options: str) -> 
     )
 
 
-def volume_folder(testbed: Testbed, claim: str) -> Path:
-    """Return the folder in which the bytes of a bound claim of `warehouse` lie."""
-    name = testbed.kubectl("get", "pvc", claim, "-n", "warehouse", "-o", "jsonpath={.spec.volumeName}")
-    handle = testbed.kubectl("get", "pv", name, "-o", "jsonpath={.spec.csi.volumeHandle}")
-    return testbed.volume_path(handle)
+def volume_folders(testbed: Testbed) -> dict[str, Path]:
+    """Return for each bound claim of the application the folder in which its volume's bytes lie."""
+    volumes = json.loads(testbed.kubectl("get", "pv", "-o", "json"))["items"]
+    return {
+        volume["spec"]["claimRef"]["name"]: testbed.volume_path(volume["spec"]["csi"]["volumeHandle"])
+        for volume in volumes
+        if volume["spec"].get("claimRef", {}).get("namespace") in NAMESPACES and volume["status"]["phase"] == "Bound"
+    }
 
 
 def fill_volumes(testbed: Testbed) -> None:
     """Write files of several sizes, names and modes into every volume, others into each."""
-    for number, claim in enumerate(CLAIMS):
-        folder = volume_folder(testbed, claim)
+    for number, (claim, folder) in enumerate(sorted(volume_folders(testbed).items())):
         (folder / "tables" / "2026").mkdir(parents=True)
         (folder / "empty").mkdir()
         contents = {

@@ -22,11 +22,12 @@ class Terminal:
         self._environment = {**os.environ, **environment}
         self._program = Path(sys.executable).parent / "strongroom"
         self._step = 0
+        self._began = time.monotonic()
 
     def step(self, title: str) -> None:
         """Begin a step."""
         self._step += 1
-        self._write(f"\n== {self._step}. {title}\n")
+        self._write(f"\n== {self._step}. {title} (at {time.monotonic() - self._began:.0f} s)\n")
 
     def say(self, text: str) -> None:
         """Tell what happens beside the commands."""

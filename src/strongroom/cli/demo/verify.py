@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from strongroom.cli.demo.application import CLAIMS, CLUSTER_KINDS, MARK, NAMESPACES, volume_folder
+from strongroom.cli.demo.application import CLUSTER_KINDS, MARK, NAMESPACES, volume_folders
 from strongroom.testbed.cluster import Testbed
 
 Json = dict[str, Any]
@@ -31,18 +31,18 @@ class State:
 
 def read_state(testbed: Testbed) -> State:
     """Return the application's objects, those of its controllers left out, and its volumes' files."""
-    listed = testbed.kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
-    kinds = ",".join(name for name in listed if name.partition(".")[0] not in _DERIVED)
     found: dict[ObjectKey, Json] = {}
-    for namespace in NAMESPACES:
-        for item in _get(testbed, kinds, "-n", namespace):
-            if not _made_by_the_cluster(item):
-                found[_key(item)] = item
-        for item in _get(testbed, f"namespaces/{namespace}"):
+    for item in _get(testbed, _kinds(testbed), "--all-namespaces"):
+        if item["metadata"].get("namespace") in NAMESPACES and not _made_by_the_cluster(item):
             found[_key(item)] = item
-    for item in _get(testbed, ",".join(CLUSTER_KINDS), "-l", MARK):
+    for item in _get(testbed, ",".join((*CLUSTER_KINDS, "namespaces")), "-l", MARK):
         found[_key(item)] = item
-    return State(found, {claim: read_files(volume_folder(testbed, claim)) for claim in CLAIMS})
+    return State(found, {claim: read_files(folder) for claim, folder in volume_folders(testbed).items()})
+
+
+def _kinds(testbed: Testbed) -> str:
+    listed = testbed.kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
+    return ",".join(name for name in listed if name.partition(".")[0] not in _DERIVED)
 
 
 def read_files(folder: Path) -> dict[str, str]:
