@@ -236,7 +236,9 @@ async def test_taking_over_gives_what_a_whole_reading_gives(reading: Reading, fi
         assert reading.server.count(metadata="") > reading.server.singles, "the whole list from there on"
 
 
-async def test_a_base_that_may_not_be_taken_over_is_read_whole_and_shares_its_equal_segments(reading: Reading, filled: str) -> None:
+async def test_a_base_that_may_not_be_taken_over_is_read_whole_and_shares_its_equal_segments(
+    reading: Reading, filled: str
+) -> None:
     first = await reading.read(filled)
     read = await reading.read(filled, Base(first.segments, take_over=False))
     await reading.assert_is(read, filled)
