@@ -1,8 +1,9 @@
-"""A process that takes volume snapshots, or sweeps, and is killed just before its n-th write. Not a test.
+"""Processes that take volume snapshots, sweep or delete, and are killed just before their n-th write. Not a test.
 
-Usage: snapshots_victim.py JSON. The document names what to do (`release`, `abandon`, `sweep` or `delete`), the write
-before which to die, and whose volumes. A write is a request that changes the cluster, or the commit: a file with what
-the manifest would say of the volumes.
+Reads orders from standard input, one JSON document a line, forks a process for each (the imports take longer than the
+work) and answers with its exit status, negative for a signal. An order names what to do (`release`, `abandon`, `sweep`
+or `delete`), the write before which to die, and whose volumes. A write is a request that changes the cluster, or the
+commit: a file with what the manifest would say of the volumes.
 """
 
 import asyncio
@@ -93,4 +94,13 @@ async def main(order: dict[str, Any]) -> None:
         await session.release()
 
 
-asyncio.run(main(json.loads(sys.argv[1])))
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            asyncio.run(main(json.loads(line)))
+            status = 0
+        finally:
+            os._exit(status)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

@@ -574,7 +574,7 @@ async def test_a_deletion_without_its_secret_is_not_called_done_and_a_later_call
     entry = VolumeEntry(**{**{f: getattr(entries[0], f) for f in entries[0].__struct_fields__}, "deletion_secret": ref})
     [early] = await delete_snapshots(volumes.api, volumes.discovery, [entry], timeout=1.0)
     assert not early.deleted
-    assert "has not confirmed it after 1 s" in early.reason
+    assert "has not confirmed it in time" in early.reason
     assert await volumes.on_storage() == [entry.handle]
 
     volumes.testbed.kubectl("create", "secret", "generic", secret, "-n", volumes.namespace)

@@ -5,7 +5,7 @@ import json
 import signal
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,11 @@ LATER = timedelta(hours=1)
 class Scene:
     """One namespace with some volumes, and what a repository's runs leave of them."""
 
-    def __init__(self, testbed: Testbed, namespace: str, folder: Path, *claims: str) -> None:
+    def __init__(
+        self, testbed: Testbed, victims: asyncio.subprocess.Process, namespace: str, folder: Path, *claims: str
+    ) -> None:
         self.testbed = testbed
+        self.victims = victims
         self.namespace = namespace
         self.folder = folder
         self.volumes = self._create_volumes(claims)
@@ -80,8 +83,10 @@ class Scene:
             "manifest": str(manifest),
             **more,
         }
-        process = await asyncio.create_subprocess_exec(sys.executable, VICTIM, json.dumps(order))
-        ended = await process.wait()
+        assert self.victims.stdin is not None
+        assert self.victims.stdout is not None
+        self.victims.stdin.write(json.dumps(order).encode() + b"\n")
+        ended = int(await self.victims.stdout.readline())
         return ended, msgspec.json.decode(manifest.read_bytes(), type=list[VolumeEntry]) if manifest.exists() else []
 
     async def sweep(self, repository: str, handles: list[str], **changed: Any) -> list[str]:
@@ -102,21 +107,39 @@ class Scene:
 
 
 @pytest.fixture
-def scene(testbed: Testbed, namespace: str, tmp_path: Path) -> Scene:
-    return Scene(testbed, namespace, tmp_path, "data", "logs")
+async def victims() -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that does our orders in processes of their own, which die as ordered."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, VICTIM, stdin=pipe, stdout=pipe)
+    assert process.stdin is not None
+    yield process
+    process.stdin.close()
+    assert await process.wait() == 0
 
 
 @pytest.fixture
-def small_scene(testbed: Testbed, namespace: str, tmp_path: Path) -> Scene:
+def scene(testbed: Testbed, victims: asyncio.subprocess.Process, namespace: str, tmp_path: Path) -> Scene:
+    return Scene(testbed, victims, namespace, tmp_path, "data", "logs")
+
+
+@pytest.fixture
+def small_scene(testbed: Testbed, victims: asyncio.subprocess.Process, namespace: str, tmp_path: Path) -> Scene:
     """One volume: half the writes to die at."""
-    return Scene(testbed, namespace, tmp_path, "data")
+    return Scene(testbed, victims, namespace, tmp_path, "data")
 
 
-@pytest.mark.parametrize(("do", "stage"), [("release", "scene"), ("abandon", "small_scene")])
-async def test_after_a_kill_at_any_write_the_sweep_leaves_what_a_manifest_names_and_nothing_else(
-    request: pytest.FixtureRequest, do: str, stage: str
+async def test_after_a_kill_at_any_write_of_a_run_the_sweep_leaves_what_its_manifest_names_and_nothing_else(
+    scene: Scene,
 ) -> None:
-    scene: Scene = request.getfixturevalue(stage)
+    await kill_at_each_write(scene, "release")
+
+
+async def test_after_a_kill_at_any_write_of_a_run_that_fails_the_sweep_leaves_nothing(small_scene: Scene) -> None:
+    await kill_at_each_write(small_scene, "abandon")
+
+
+async def kill_at_each_write(scene: Scene, do: str) -> None:
+    """Kill a run before its first write, the next one before its second, and so on until one ends."""
     volumes_there = len(scene.volumes)
     committed = 0
     for before in range(1, 100):

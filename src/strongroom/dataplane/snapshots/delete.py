@@ -27,7 +27,7 @@ from strongroom.dataplane.snapshots.kinds import (
     VolumeSnapshotContent,
     find_kinds,
 )
-from strongroom.dataplane.snapshots.removal import pauses, read_content, together
+from strongroom.dataplane.snapshots.removal import deadline_for, pauses, read_content, together
 
 DELETE_SECONDS: Final = 120.0  # a driver answers within csi-snapshotter's own time for one call, 60 s, or its retry
 
@@ -55,7 +55,7 @@ async def delete_snapshots(
 
     `deleted` is true only where the driver confirmed it (also for a snapshot that was gone already), or where the
     entry has no snapshot. Never raises for one volume. May be repeated; a deletion that was not confirmed within
-    *timeout* seconds goes on in the cluster and is confirmed by the next call.
+    *timeout* seconds, and one more for each volume, goes on in the cluster and is confirmed by the next call.
     """
     named = {(entry.driver, entry.handle): entry for entry in volumes if entry.handle}
     try:
@@ -63,13 +63,14 @@ async def delete_snapshots(
     except SnapshotApiMissing as missing:
         reasons = dict.fromkeys(named, missing.message)
     else:
+        deadline = deadline_for(len(named), timeout)
         drivers = list({driver for driver, _ in named})
         missing_drivers = dict(
             zip(drivers, await together(_driver_missing(api, discovery, driver) for driver in drivers), strict=True)
         )
 
         async def delete(entry: VolumeEntry) -> str:
-            return missing_drivers[entry.driver] or await _delete(api, kinds, entry, timeout)
+            return missing_drivers[entry.driver] or await _delete(api, kinds, entry, deadline)
 
         texts = await together(delete(entry) for entry in named.values())
         reasons = dict(zip(named, texts, strict=True))
@@ -80,13 +81,13 @@ async def delete_snapshots(
     return outcomes
 
 
-async def _delete(api: KubeApi, kinds: SnapshotKinds, entry: VolumeEntry, timeout: float) -> str:
+async def _delete(api: KubeApi, kinds: SnapshotKinds, entry: VolumeEntry, deadline: float) -> str:
     """Delete the snapshot of *entry*; return "" when the driver confirmed it, else why not."""
     name = content_to_delete(entry)
     try:
         with contextlib.suppress(KubeAlreadyExists):  # of an earlier call: carry it on
             await api.create(kinds.content, _content(kinds, name, entry), field_manager=FIELD_MANAGER)
-        return await _delete_content(api, kinds, name, entry, timeout)
+        return await _delete_content(api, kinds, name, entry, deadline)
     except KubeError as error:
         return str(error)
 
@@ -140,10 +141,9 @@ def _content(kinds: SnapshotKinds, name: str, entry: VolumeEntry) -> dict[str, o
     }
 
 
-async def _delete_content(api: KubeApi, kinds: SnapshotKinds, name: str, entry: VolumeEntry, timeout: float) -> str:
-    """Delete the content *name* until it is gone; return "" then, or after *timeout* seconds what is in the way."""
+async def _delete_content(api: KubeApi, kinds: SnapshotKinds, name: str, entry: VolumeEntry, deadline: float) -> str:
+    """Delete the content *name* until it is gone; return "" then, or after *deadline* what is in the way."""
     clock = asyncio.get_running_loop().time
-    deadline = clock() + timeout
     for pause in pauses():
         content = await read_content(api, kinds, name)
         if content is None:
@@ -152,9 +152,7 @@ async def _delete_content(api: KubeApi, kinds: SnapshotKinds, name: str, entry: 
             await _hand_over(api, kinds, content, entry)
         if clock() + pause > deadline:
             error = content.status.error.message if content.status.error else None
-            return f"the driver {entry.driver} has not confirmed it after {timeout:.0f} s" + (
-                f": {error}" if error else ""
-            )
+            return f"the driver {entry.driver} has not confirmed it in time" + (f": {error}" if error else "")
         await asyncio.sleep(pause)
     raise AssertionError("pauses never end")
 

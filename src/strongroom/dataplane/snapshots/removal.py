@@ -25,7 +25,8 @@ from strongroom.dataplane.snapshots.kinds import (
     content_name,
 )
 
-REMOVAL_SECONDS: Final = 60.0  # csi-snapshotter does 5 requests/s by default: enough for some 100 volumes at once
+REMOVAL_SECONDS: Final = 60.0  # a driver's call and its retry; who waits longer waits for somebody to mend it
+SECONDS_PER_VOLUME: Final = 1.0  # csi-snapshotter makes some 3 requests for one, and 5 a second by default
 FIRST_PAUSE_SECONDS: Final = 0.05  # a removal takes about 0.1 s where the controllers are idle
 REQUESTS_IN_FLIGHT: Final = 16  # the connections that one `KubeApi` holds
 NUDGE_SECONDS: Final = 0.5  # several times what csi-snapshotter takes for a deletion where it has nothing else to do
@@ -75,16 +76,20 @@ async def together(work: Iterable[Awaitable[_T]]) -> list[_T]:
     return await asyncio.gather(*(one(item) for item in work))
 
 
-async def remove(
-    api: KubeApi, kinds: SnapshotKinds, target: Target, data: StoredData, seconds: float = REMOVAL_SECONDS
-) -> str:
+def deadline_for(volumes: int, seconds: float | None = None) -> float:
+    """Return the loop's time until which that many *volumes* together may take: one for all, they queue anyway."""
+    seconds = REMOVAL_SECONDS if seconds is None else seconds
+    return asyncio.get_running_loop().time() + seconds + volumes * SECONDS_PER_VOLUME
+
+
+async def remove(api: KubeApi, kinds: SnapshotKinds, target: Target, data: StoredData, deadline: float) -> str:
     """Remove *target*; return "" when both objects are gone, else in words what stays and why.
 
+    After *deadline* (the loop's time) nothing is waited for; what can be asked for is asked for all the same.
     With `StoredData.DELETE` the content goes only after the driver has deleted the snapshot: "" is its confirmation.
     Killed after any of its requests: the objects that are left are those the sweep looks for.
     """
     clock = asyncio.get_running_loop().time
-    deadline = clock() + seconds
     nudge_at, nudge_after = clock() + NUDGE_SECONDS, NUDGE_SECONDS
     for pause in pauses():
         nudge = clock() >= nudge_at
@@ -100,7 +105,7 @@ async def remove(
         if not stays:
             return ""
         if clock() + pause > deadline:
-            return f"{stays}: still there after {seconds:.0f} s"
+            return f"{stays}: still there"
         await asyncio.sleep(pause)
     raise AssertionError("pauses never end")
 

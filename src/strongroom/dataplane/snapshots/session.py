@@ -48,7 +48,15 @@ from strongroom.dataplane.snapshots.kinds import (
     objects,
     snapshot_name,
 )
-from strongroom.dataplane.snapshots.removal import StoredData, Target, pauses, read_content, remove, together
+from strongroom.dataplane.snapshots.removal import (
+    StoredData,
+    Target,
+    deadline_for,
+    pauses,
+    read_content,
+    remove,
+    together,
+)
 
 log = logging.getLogger(__name__)
 
@@ -250,8 +258,11 @@ class SnapshotSession:
         if kinds is None:
             return ()
         # A cut without a class was never asked for. One that failed may have been created all the same.
+        deadline = deadline_for(len(self._cuts))
         asked = [(cut, fate(cut)) for cut in self._cuts if cut.copy is not None]
-        stays = await together(remove(self._api, kinds, cut.target, data) for cut, data in asked if data is not None)
+        stays = await together(
+            remove(self._api, kinds, cut.target, data, deadline) for cut, data in asked if data is not None
+        )
         left = tuple(text for text in stays if text)
         for text in left:
             log.warning("volume snapshot not removed", extra={"run": self._run_id, "reason": text})

@@ -19,7 +19,7 @@ from strongroom.dataplane.snapshots.kinds import (
     objects,
     run_of,
 )
-from strongroom.dataplane.snapshots.removal import StoredData, Target, remove, together
+from strongroom.dataplane.snapshots.removal import StoredData, Target, deadline_for, remove, together
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,8 @@ async def sweep_orphans(
             raise
         return []
     leftovers = await _leftovers(api, kinds, live_runs, older_than, named_handles, repository_id)
-    return await together(_sweep(api, kinds, leftover) for leftover in leftovers)
+    deadline = deadline_for(len(leftovers))
+    return await together(_sweep(api, kinds, leftover, deadline) for leftover in leftovers)
 
 
 async def _leftovers(
@@ -113,10 +114,10 @@ def _verdict(run: str, handle: str, live_runs: Container[str], named_handles: Co
     return None if run in live_runs else StoredData.DELETE
 
 
-async def _sweep(api: KubeApi, kinds: SnapshotKinds, leftover: _Leftover) -> str:
+async def _sweep(api: KubeApi, kinds: SnapshotKinds, leftover: _Leftover, deadline: float) -> str:
     name = f"VolumeSnapshot {leftover.target.namespace}/{leftover.target.snapshot}"
     handle = f", handle {leftover.handle}" if leftover.handle else ""
-    reason = await remove(api, kinds, leftover.target, leftover.data)
+    reason = await remove(api, kinds, leftover.target, leftover.data, deadline)
     if reason:
         log.warning("leftover of a volume snapshot not removed", extra={"snapshot": name, "reason": reason})
         return f"{name}{handle}: not removed: {reason}"
