@@ -1,5 +1,6 @@
 """The commands `strongroom testbed …`: a real Kubernetes control plane on loopback, for trying out and for tests."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -85,3 +86,19 @@ def build(*, options: Output = Output()) -> None:  # noqa: B008
     binaries = locate(lambda text: note(options, text), MODULES)
     document = {name: str(path) for name, path in sorted(binaries.paths.items())}
     emit(options, document, Facts(document, ids=list(document.values()), notes=[f"cache: {cache_folder()}"]))
+
+
+@app.command
+def kubectl(*arguments: Annotated[str, Parameter(allow_leading_hyphen=True)], dir_: Folder) -> None:
+    """Run the kubectl that belongs to a cluster, as its administrator; its exit code is kubectl's.
+
+    Parameters
+    ----------
+    arguments
+        kubectl's own, after `--`.
+    dir_
+        The folder that `up` was given.
+    """
+    testbed = Testbed.open(dir_)
+    program = locate(lambda _: None, MODULES).paths["kubectl"]
+    os.execve(program, [str(program), *arguments], {**os.environ, "KUBECONFIG": str(testbed.kubeconfig)})  # noqa: S606
