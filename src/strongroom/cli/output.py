@@ -6,6 +6,7 @@ cluster or a repository may hold terminal control sequences: tables show them es
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -168,13 +169,17 @@ def _emit_view(options: Output, view: Table | Facts | str) -> None:
         note(options, text)
 
 
+# Characters that a frame of Rich's puts between two columns.
+GAP = 3
+
+
 def _emit_table(table: Table, *, keep_case: bool = False) -> None:
     rows = [[cell(value) for value in row] for row in table.rows]
-    if sys.stdout.isatty():
+    widths = [max([len(name), *(len(row[i]) for row in rows)]) for i, name in enumerate(table.columns)]
+    if sys.stdout.isatty() and sum(widths) + GAP * len(widths) <= shutil.get_terminal_size().columns:
         _emit_rich(table.columns, rows)
         return
-    # Not a terminal: no frame, nothing cut off, columns apart by two spaces as kubectl prints them.
-    widths = [max([len(name), *(len(row[i]) for row in rows)]) for i, name in enumerate(table.columns)]
+    # Not a terminal, or too narrow: no frame, nothing cut off or folded, columns apart as kubectl prints them.
     heading = table.columns if keep_case else [name.upper() for name in table.columns]
     for line in [heading, *rows]:
         text = "  ".join(f"{value:<{width}}" for value, width in zip(line, widths, strict=True))
@@ -190,7 +195,7 @@ def _emit_rich(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for name in columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, no_wrap=True)
     for row in rows:
         table.add_row(*(Text(value) for value in row))
     Console().print(table)

@@ -51,8 +51,8 @@ class Lines(Progress):
         if phase == self._phase and now - self._last < LINE_SECONDS:
             return
         self._phase, self._last = phase, now
-        count = f": {done}{f' of {total}' if total else ''}{f' {unit}' if unit else ''}" if done or total else ""
-        sys.stderr.write(visible(f"{phase}{count}") + "\n")
+        count = _count(done, total, unit)
+        sys.stderr.write(visible(f"{phase}: {count}" if count else phase) + "\n")
         sys.stderr.flush()
 
 
@@ -67,14 +67,13 @@ class Bar(Progress):
     def __enter__(self) -> Self:
         # Rich costs 60 ms at start: only where a bar is seen.
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bars
 
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}", markup=False),
+            TextColumn("{task.fields[count]}", markup=False),
             TimeElapsedColumn(),
         )
         self._bars = Bars(*columns, console=Console(stderr=True))
@@ -84,17 +83,19 @@ class Bar(Progress):
     def report(self, phase: str, done: int = 0, total: int = 0, unit: str = "") -> None:
         assert self._bars is not None, "a bar reports only while its context is open"
         known = total or None
+        count = _count(done, total, unit)
         if phase != self._phase:
             self._finish_phase()
             self._phase = phase
-            self._task = self._bars.add_task(visible(phase), total=known, completed=done, unit=unit)
+            self._task = self._bars.add_task(visible(phase), total=known, completed=done, count=count)
         elif self._task is not None:
-            self._bars.update(self._task, total=known, completed=done, unit=unit)
+            self._bars.update(self._task, total=known, completed=done, count=count)
 
     def _finish_phase(self) -> None:
         if self._bars is not None and self._task is not None:
-            completed = self._bars.tasks[self._task].completed
+            completed = max(1, self._bars.tasks[self._task].completed)
             self._bars.update(self._task, total=completed, completed=completed)
+            self._bars.stop_task(self._task)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -103,6 +104,12 @@ class Bar(Progress):
             if error is None:
                 self._finish_phase()
             self._bars.stop()
+
+
+def _count(done: int, total: int, unit: str) -> str:
+    if not (done or total):
+        return ""
+    return " ".join(part for part in (f"{done} of {total}" if total else str(done), unit) if part)
 
 
 def progress(options: Output) -> Progress:
