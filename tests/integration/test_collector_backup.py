@@ -15,6 +15,8 @@ from strongroom.dataplane.repository.keyfile import KeyFile
 from strongroom.dataplane.repository.model import Manifest, ReadAs, Selection
 from strongroom.dataplane.repository.repository import Repository
 from strongroom.testbed.cluster import Testbed
+from strongroom.testbed.faults import FaultProxy
+from strongroom.testbed.faults_rules import CutBody, DropReply, Rule, Status, TooMany
 
 
 @pytest.fixture
@@ -239,6 +241,45 @@ async def test_a_denied_kind_is_named_and_the_rest_is_saved(testbed: Testbed, re
     assert entries["", "Secret"].read_as is ReadAs.FAILED
     assert "list secrets" in entries["", "Secret"].reason
     assert any("marker" in warning for warning in result.warnings)
+
+
+async def test_credentials_for_one_namespace_are_enough_for_what_they_may_list(
+    testbed: Testbed, repo: Repository, namespace: str
+) -> None:
+    apply(testbed, namespace, config_map("one", "1"))
+    user = f"one-{namespace}"[:60]
+    testbed.kubectl("create", "role", user, "--verb=list", "--resource=configmaps,pods", "-n", namespace)
+    testbed.kubectl("create", "rolebinding", user, f"--role={user}", f"--user={user}", "-n", namespace)
+    request = only(namespace, include_kinds=("configmaps",), exclude_kinds=("namespaces", "pvc"))
+    async with KubeApi.from_kubeconfig(testbed.make_client_cert(user, ())) as api:
+        result = await collect(api, repo, request)
+    assert result.manifest.state == "Completed", result.warnings
+    assert set(await objects_of(repo, result.manifest)) >= {("ConfigMap", namespace, "one")}
+
+
+async def test_a_namespace_whose_label_leaves_it_out_is_left_out(
+    testbed: Testbed, api: KubeApi, repo: Repository, namespace: str
+) -> None:
+    apply(testbed, namespace, config_map("one", "1"))
+    testbed.kubectl("label", "namespace", namespace, "velero.io/exclude-from-backup=true")
+    manifest = (await collect(api, repo, BackupRequest(snapshot_volumes=False))).manifest
+    assert manifest.excluded_namespaces[namespace] == "namespace labelled velero.io/exclude-from-backup"
+    assert not [key for key in await objects_of(repo, manifest) if namespace in key]
+
+
+async def test_a_backup_through_an_unsteady_connection_is_the_same(
+    testbed: Testbed, api: KubeApi, repo: Repository, namespace: str, tmp_path: Path
+) -> None:
+    apply(testbed, namespace, *(config_map(f"cm-{n:03}", "x" * 500) for n in range(120)))
+    steady = await collect(api, repo, only(namespace))
+    faults = [TooMany(0), Status(500), Status(503), CutBody(2000), DropReply()]
+    async with FaultProxy.for_cluster(testbed.kubeconfig) as proxy:
+        proxy.add(*(Rule(action, path=f"/{namespace}/configmaps", times=1) for action in faults))
+        async with KubeApi.from_kubeconfig(proxy.write_kubeconfig(tmp_path / "proxy")) as unsteady:
+            result = await collect(unsteady, repo, BackupRequest(only(namespace).selection, False, whole=True))
+            assert unsteady.retries >= len(faults)
+    assert result.manifest.state == "Completed"
+    assert await objects_of(repo, result.manifest) == await objects_of(repo, steady.manifest)
 
 
 async def test_progress_ends_with_all_kinds_done(api: KubeApi, repo: Repository, namespace: str) -> None:

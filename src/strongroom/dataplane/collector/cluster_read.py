@@ -139,7 +139,7 @@ class ClusterRead:
             probe_kinds(reader.api, kinds, instant, named), _namespaces(reader, instant)
         )
         if namespaces is not None:
-            labelled = frozenset(name for name, meta in namespaces.items() if _marked(meta))
+            labelled = frozenset(name for name, meta in namespaces.items() if labelled_out(meta))
             resolved = replace(resolved, namespaces=replace(resolved.namespaces, labelled_out=labelled, _known={}))
         return cls(reader, discovery, resolved, instant, probes, namespaces, named, progress)
 
@@ -217,12 +217,17 @@ class ClusterRead:
         yield [choice for choice in kept if _key(choice) in late and _key(choice) != CLAIM]
 
     def _note_needs(self) -> None:
-        if not self._narrow and self.namespaces is not None:
-            self.needs.namespaces.update(name for name in self.namespaces if not self.resolved.namespaces.rule(name))
+        """Note what is known only now: the definitions of kept kinds, and each namespace selected as such."""
+        if not self._narrow:
+            selected = self.namespaces if self.namespaces is not None else self._named or ()
+            self.needs.namespaces.update(name for name in selected if not self.resolved.namespaces.rule(name))
+        defined = {meta.name for meta in self._definition_metas} if self._definition_metas is not None else None
         for outcome in self.outcomes.values():
             kind = outcome.choice.kind
-            if outcome.read is not None and outcome.read.objects and "." in kind.group:
-                self.needs.definitions.add(f"{kind.plural}.{kind.group}")
+            name = f"{kind.plural}.{kind.group}"
+            kept = outcome.read is not None and outcome.read.objects
+            if kept and "." in kind.group and (defined is None or name in defined):
+                self.needs.definitions.add(name)
 
     async def _read_kind(self, choice: KindChoice, gate: asyncio.Semaphore) -> None:
         async with gate:
@@ -237,6 +242,9 @@ class ClusterRead:
     async def _outcome(self, choice: KindChoice) -> KindOutcome:
         kind = choice.kind
         probe = self._probes.get(kind, Probe(False))
+        if choice.needed_only and self._needed_names(_key(choice)) == set():
+            # Nothing of it is needed, so nothing is missing, whether it may be read or not.
+            return KindOutcome(choice, KindRead(kind, revision=self.instant.revision, exact=True, complete=True))
         if probe.failed:
             return KindOutcome(choice, failed=probe.failed)
         exact = probe.shared and not self._newest_only
@@ -429,7 +437,8 @@ def _group_plural(definition: str) -> tuple[str, str]:
     return group, plural
 
 
-def _marked(meta: Meta) -> bool:
+def labelled_out(meta: Meta) -> bool:
+    """Say whether a namespace's own label leaves it out of backups."""
     labels = msgspec.json.decode(meta.labels, type=dict[str, str] | None) or {}
     return labels.get(rules.EXCLUDE_MARK) == "true"
 

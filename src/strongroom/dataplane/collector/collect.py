@@ -14,7 +14,7 @@ from typing import Final
 
 from strongroom.dataplane.collector import coverage
 from strongroom.dataplane.collector.budget import ByteBudget
-from strongroom.dataplane.collector.cluster_read import ClusterRead, GroupKind, in_parallel
+from strongroom.dataplane.collector.cluster_read import ClusterRead, GroupKind, in_parallel, labelled_out
 from strongroom.dataplane.collector.incremental import Stored, whole_because
 from strongroom.dataplane.collector.instant import (
     CONFIG_MAPS,
@@ -24,7 +24,7 @@ from strongroom.dataplane.collector.instant import (
 )
 from strongroom.dataplane.collector.kindread import SINGLE_READS_AT_ONCE, Reader
 from strongroom.dataplane.collector.marker import Named, marker_key, marker_namespace, read_marker, write_marker
-from strongroom.dataplane.collector.metadata import list_metadata
+from strongroom.dataplane.collector.metadata import Meta, list_metadata
 from strongroom.dataplane.collector.selection import (
     Resolved,
     check_namespaces,
@@ -135,6 +135,7 @@ class _Backup:
         self._progress = progress
         self._key = marker_key(repo.info.id, request.selection)
         self._warnings: list[str] = []
+        self._selected: tuple[str, ...] = ()
 
     async def take(self) -> BackupResult:
         begun, started = time.monotonic(), datetime.now(UTC)
@@ -175,34 +176,39 @@ class _Backup:
 
     async def _survey(self) -> tuple[Discovery, Resolved]:
         """Find out what the cluster serves and what the selection means there. Leaves nothing behind."""
-        discovery = await discover(self._api)
-        resolved = resolve(self._request.selection, discovery.kinds, discovery.find, discovery.failed)
-        names = await self._namespaces(resolved)
-        if names is not None:
+        discovery, namespaces = await in_parallel(discover(self._api), self._namespaces())
+        resolved = resolve(
+            self._request.selection,
+            discovery.kinds,
+            discovery.find,
+            discovery.failed,
+            [meta.name for meta in namespaces if labelled_out(meta)] if isinstance(namespaces, list) else (),
+        )
+        if isinstance(namespaces, list):
+            names = [meta.name for meta in namespaces]
             self._warnings += check_namespaces(resolved.namespaces, names)
-            self._existing: tuple[str, ...] | None = in_order(
-                name for name in names if not resolved.namespaces.rule(name)
-            )
+            self._selected = in_order(name for name in names if not resolved.namespaces.rule(name))
+        elif resolved.namespaces.names is not None:
+            self._selected = resolved.namespaces.names
         else:
-            self._existing = resolved.namespaces.names
+            raise namespaces  # nothing else says which namespaces there are
         self._warnings += [*self._api.warnings, *resolved.warnings]
         return discovery, resolved
 
-    async def _namespaces(self, resolved: Resolved) -> list[str] | None:
-        names: list[str] = []
+    async def _namespaces(self) -> list[Meta] | KubeForbidden:
+        """Return the namespaces that there are, or the denial where they may not be listed."""
+        namespaces: list[Meta] = []
         try:
             async for page in list_metadata(self._api, NAMESPACES, with_labels=False):
-                names += [meta.name for meta in page.metas]
-        except KubeForbidden:
-            if resolved.namespaces.names is None:
-                raise  # nothing says which namespaces there are
-            return None
-        return names
+                namespaces += page.metas
+        except KubeForbidden as error:
+            return error
+        return namespaces
 
     async def _survey_volumes(self, resolved: Resolved) -> VolumeSurvey | None:
         if not self._request.snapshot_volumes:
             return None
-        named = self._existing if resolved.namespaces.narrows else None
+        named = self._selected if resolved.namespaces.narrows else None
         survey = await survey_volumes(self._api, resolved, named)
         self._warnings += survey.problems
         return survey
