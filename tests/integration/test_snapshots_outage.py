@@ -1,5 +1,6 @@
 """Volume snapshots while the CSI side of a cluster is down, and after it came back."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import Callable
@@ -71,12 +72,16 @@ async def test_without_the_controllers_snapshots_fail_in_time_and_what_is_left_g
         assert left() != []
         assert [one.stem for one in on_storage.glob("*.json")] == [kept.handle]
 
-        for component in ("csi-snapshotter", "snapshot-controller"):
-            testbed.start(component)
+        # Its content is there and being deleted when the snapshotter comes back: gone must mean deleted.
+        waiting = asyncio.create_task(delete_snapshots(api, discovery, [kept], timeout=60.0))
+        await asyncio.to_thread(testbed.start, "csi-snapshotter")
+        [outcome] = await waiting
+        assert outcome.deleted, outcome.reason
+        assert [*on_storage.glob("*.json")] == []
+
+        await asyncio.to_thread(testbed.start, "snapshot-controller")
         monkeypatch.setattr("strongroom.dataplane.snapshots.removal.REMOVAL_SECONDS", 60.0)
         later = datetime.now(UTC) + timedelta(hours=1)
         await sweep_orphans(api, discovery, set(), later, {kept.handle}, repository_id=repository)
-        [outcome] = await delete_snapshots(api, discovery, [kept], timeout=60.0)
-        assert outcome.deleted, outcome.reason
         assert left() == []
         assert [*on_storage.glob("*.json")] == []

@@ -198,6 +198,22 @@ async def test_a_run_that_is_abandoned_leaves_nothing_in_the_cluster_and_nothing
         assert await volumes.on_storage() == []
 
 
+async def test_a_run_that_is_abandoned_finds_its_contents_also_when_the_volumesnapshots_are_gone(
+    volumes: Volumes,
+) -> None:
+    volumes.create("data")
+    session = await volumes.start()
+    names = ["volumesnapshots", "--all", "-n", volumes.namespace]
+    wait = "--for=jsonpath={.status.readyToUse}=true"
+    await asyncio.to_thread(volumes.testbed.kubectl, "wait", wait, *names)
+    await asyncio.to_thread(volumes.testbed.kubectl, "delete", *names)
+    assert len(volumes.contents()) == 1
+    assert await session.abandon() == ()
+
+    assert volumes.contents() == []
+    assert await volumes.on_storage() == []
+
+
 async def test_a_run_that_fails_in_its_commit_deletes_nothing_that_a_manifest_may_name(volumes: Volumes) -> None:
     volumes.create("data", "gone")
     session = await volumes.start()
