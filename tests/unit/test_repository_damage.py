@@ -171,3 +171,48 @@ async def test_an_empty_place_is_no_repository(tmp_path: Path) -> None:
     store = MemoryStore(f"empty-{tmp_path}".replace("/", "-"), create=True)
     with pytest.raises(NoRepository):
         await Repository.open(store, None)
+
+
+@pytest.mark.parametrize("folder", [paths.PACKS, paths.LISTS, paths.INDEX, paths.POINTS])
+async def test_a_flipped_bit_anywhere_is_found_and_never_read_as_data(stage: Stage, folder: str) -> None:
+    """Whatever it does to a parser: text that is no UTF-8, a footer that points elsewhere, a length out of bounds."""
+    key = (await stage.keys(folder))[0]
+    sound = await stage.store.get(key)
+    before = await everything(stage)
+    # The end of the file is Parquet's footer, where bytes are lengths and places.
+    for at in {*range(0, len(sound), len(sound) // 6), *range(len(sound) - 10, len(sound))}:
+        await flip(stage, key, at)
+        assert key in {finding.subject for finding in (await check(stage.repository, read_data=True)).damage}
+        assert await everything_or_refusal(stage) in (before, ExitCode.DAMAGED)
+        await stage.replace(key, sound)
+
+
+@pytest.mark.parametrize("at", [b"strongroom.packs", b'"sha256":"'])
+async def test_an_index_that_names_its_packs_in_no_utf8_is_damage(tmp_path: Path, at: bytes) -> None:
+    store = MemoryStore(f"utf8-{tmp_path}".replace("/", "-"), create=True)
+    repository = await new_repository(store, tmp_path, encryption=False)
+    await back_up(repository, [config_map("c", "1")])
+    [key] = [info.key async for info in store.list(paths.INDEX)]
+    data = bytearray(await store.get(key))
+    data[data.index(at) + len(at) + 1] = 0xE1
+    await store.put(key, bytes(data), if_absent=False)
+    report = await check(repository, read_data=True)
+    assert key in {finding.subject for finding in report.damage}
+
+
+async def everything_or_refusal(stage: Stage) -> list[bytes] | ExitCode:
+    try:
+        return await everything(stage)
+    except RepositoryError as error:
+        return error.exit_code
+
+
+async def everything(stage: Stage) -> list[bytes]:
+    found = []
+    for manifest in stage.manifests:
+        point = await stage.repository.point(manifest.id)
+        for entry in point.manifest.kinds:
+            async for rows in point.rows(entry):
+                blobs = await point.blobs([row.body for row in rows])
+                found += [blobs[row.body.digest] for row in rows]
+    return found

@@ -58,6 +58,9 @@ class NotTrusted(RepositoryError):
 
     exit_code = ExitCode.DAMAGED
 
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint or "Find out who wrote there, and put the file back from a copy")
+
 
 class WrongKey(NotTrusted):
     """The key file belongs to another repository."""
@@ -67,6 +70,9 @@ class Damaged(RepositoryError):
     """Stored bytes are not what the recovery point says they are."""
 
     exit_code = ExitCode.DAMAGED
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint or "See what it hurts: strongroom repository check --read-data")
 
 
 class MalformedObject(RepositoryError):

@@ -52,5 +52,5 @@ async def open_restores(repository: Repository) -> list[str]:
 def _decode(key: str, data: bytes) -> Entry:
     try:
         return msgspec.json.decode(data, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Damaged(f"{key} is not understood: {error}") from error

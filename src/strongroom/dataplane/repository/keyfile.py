@@ -54,7 +54,7 @@ class KeyFile:
             raise KeyMissing(f"there is no key file {path}", hint=_HOW_TO_NAME) from error
         except OSError as error:
             raise KeyFileInvalid(f"the key file {path} cannot be read: {error.strerror}") from error
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise KeyFileInvalid(f"{path} is not a key file of Strongroom", hint=_HOW_TO_NAME) from error
         if parsed.format != _FORMAT or parsed.version != 1:
             raise KeyFileInvalid(

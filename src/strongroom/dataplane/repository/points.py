@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from strongroom.dataplane.objectstore.port import Key
@@ -128,9 +129,9 @@ class RecoveryPoint:
         for ref in refs:
             blob = found.get(ref.digest)
             if blob is None:
-                raise Damaged(f"the pack {ref.pack} does not hold a blob that a list says it holds")
+                raise Damaged(f"{paths.pack_path(ref.pack)} does not hold a blob that a list says it holds")
             if len(blob) != ref.bytes or self._files.sealer.digest(blob) != ref.digest:
-                raise Damaged(f"a blob in the pack {ref.pack} is not the one that was stored")
+                raise Damaged(f"a blob in {paths.pack_path(ref.pack)} is not the one that was stored")
         return found
 
     async def packs(self) -> dict[str, FileRef]:
@@ -148,7 +149,7 @@ class RecoveryPoint:
         """Return one pack's reference. Raises `Damaged` when no index names it."""
         ref = (await self.packs()).get(pack)
         if ref is None:
-            raise Damaged(f"no index of the recovery point {self.id} names the pack {pack}")
+            raise Damaged(f"no index of the recovery point {self.id} names {paths.pack_path(pack)}")
         return ref
 
     async def _row_groups(self, pack: str, numbers: list[int]) -> dict[Digest, bytes]:
@@ -162,18 +163,31 @@ class RecoveryPoint:
         file = SparseFile(length)
         file.put(*await self._files.read_range(key, ref, start, end))
         blobs: dict[Digest, bytes] = {}
-        for number in numbers:
-            blobs.update(read_row_group(file, metadata, number))
+        with _naming(key):
+            for number in numbers:
+                blobs.update(read_row_group(file, metadata, number))
         return blobs
 
     async def _footer(self, key: str, ref: FileRef) -> "tuple[int, pq.FileMetaData]":
         length = self._files.sealer.plain_length(ref.length)
         file = SparseFile(length)
         at, tail = await self._files.read_range(Key(key), ref, max(0, length - TAIL_BYTES), length)
-        if (need := footer_length(tail)) > len(tail):
+        with _naming(key):
+            need = footer_length(tail)
+        if need > len(tail):
             at, tail = await self._files.read_range(Key(key), ref, max(0, length - need), length)
         file.put(at, tail)
-        return length, read_metadata(file)
+        with _naming(key):
+            return length, read_metadata(file)
+
+
+@contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """Say of which file a complaint about Parquet is."""
+    try:
+        yield
+    except Damaged as error:
+        raise Damaged(f"{key}: {error.message}") from error
 
 
 def _runs(numbers: Iterable[int]) -> list[list[int]]:

@@ -277,7 +277,9 @@ class Repository:
         try:
             manifest = msgspec.json.decode(payload, type=Manifest)
         except msgspec.DecodeError as error:
-            raise UnknownFormat(f"the manifest of {point_id} is not understood: {error}") from error
+            raise UnknownFormat(
+                f"the manifest of {point_id} is not understood: {error}", hint="Upgrade Strongroom"
+            ) from error
         if manifest.format != FORMAT_VERSION:
             raise UnknownFormat(
                 f"the recovery point {point_id} has format {manifest.format}", hint="Upgrade Strongroom"
@@ -303,7 +305,9 @@ async def read_info(store: ObjectStore) -> tuple[RepositoryInfo, str]:
     try:
         head = msgspec.json.decode(config, type=dict[str, object])
         if head.get("format") != FORMAT_NAME:
-            raise UnknownFormat(f"repository.json in {store.url} is not of a Strongroom repository")
+            raise UnknownFormat(
+                f"repository.json in {store.url} is not of a Strongroom repository", hint="Name another place"
+            )
         if head.get("version") != FORMAT_VERSION:
             raise UnknownFormat(
                 f"the repository in {store.url} has format version {head.get('version')}; "
@@ -311,7 +315,7 @@ async def read_info(store: ObjectStore) -> tuple[RepositoryInfo, str]:
                 hint="Upgrade Strongroom",
             )
         info = msgspec.json.decode(config, type=RepositoryInfo)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Damaged(f"repository.json in {store.url} cannot be read: {error}") from error
     if info.features:
         raise UnknownFormat(

@@ -40,7 +40,7 @@ def load_seen(repository_id: str) -> Seen | None:
     """Return the memory of a repository, None if this machine has none (or an unreadable one)."""
     try:
         return msgspec.json.decode(seen_path(repository_id).read_bytes(), type=Seen)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 

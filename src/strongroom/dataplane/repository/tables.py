@@ -177,7 +177,7 @@ def named_packs(path: str, metadata: pq.FileMetaData) -> list[FileRef]:
     """Return the packs that an index's footer names. Raises `Damaged`."""
     try:
         return msgspec.json.decode((metadata.metadata or {})[INDEX_PACKS], type=list[FileRef])
-    except (KeyError, msgspec.DecodeError) as error:
+    except (KeyError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Damaged(f"{path} does not name its packs") from error
 
 
