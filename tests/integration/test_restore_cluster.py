@@ -611,3 +611,122 @@ async def test_a_namespace_that_the_point_does_not_hold_is_a_usage_error(ground:
     with pytest.raises(SelectionInvalid, match="holds no namespace") as raised:
         await ground.plan(point, mapped=False, selection=Selection(include_namespaces=(ground.source + "x",)))
     assert ground.source in raised.value.hint
+
+
+def as_user(ground: Ground, user: str, rules: list[dict[str, Any]]) -> Path:
+    """Return the kubeconfig of a user whose ClusterRole is *rules*. Both are named after the source namespace."""
+    group, api_version = "rbac.authorization.k8s.io", "rbac.authorization.k8s.io/v1"
+    subject = {"kind": "User", "name": user, "apiGroup": group}
+    reference = {"apiGroup": group, "kind": "ClusterRole", "name": ground.source}
+    ground.apply(
+        of(api_version, "ClusterRole", ground.source, rules=rules),
+        of(api_version, "ClusterRoleBinding", ground.source, subjects=[subject], roleRef=reference),
+    )
+    return ground.testbed.make_client_cert(user, [])
+
+
+def remove_user(ground: Ground) -> None:
+    ground.testbed.kubectl("delete", "clusterrole,clusterrolebinding", ground.source, "--ignore-not-found")
+
+
+async def test_a_restore_needs_list_create_and_patch_and_no_more(ground: Ground) -> None:
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}
+    ground.apply(
+        config("same"),
+        config("changed"),
+        of("apps/v1", "Deployment", "web", spec={
+            "replicas": 1, "selector": {"matchLabels": {"app": "web"}}, "template": pod_template("web"),
+        }),
+        of("rbac.authorization.k8s.io/v1", "RoleBinding", "view", subjects=[], roleRef=role),
+    )  # fmt: skip
+    ground.apply(config("applied"), server_side_as="gitops")
+    point = await ground.save()
+    await ground.restore(point)
+    ground.testbed.kubectl("patch", "configmap", "changed", "-n", ground.target, "-p", '{"data":{"a":"2"}}')
+    ground.testbed.kubectl("delete", "configmap/applied", "deployment/web", "rolebinding/view", "-n", ground.target)
+    rules = [
+        {"apiGroups": ["*"], "resources": ["*"], "verbs": ["list", "create", "patch"]},
+        {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["*"], "verbs": ["escalate", "bind"]},
+    ]
+    kubeconfig = as_user(ground, f"restorer-{ground.source}", rules)
+    try:
+        async with KubeApi.from_kubeconfig(kubeconfig) as api:
+            request = RestoreRequest(map_namespaces={ground.source: ground.target}, conflict=Conflict.PATCH)
+            result = await execute(api, ground.repo, point, await gather_plan(api, point, request))
+    finally:
+        remove_user(ground)
+    assert result.state is RestoreState.COMPLETED, result
+    assert what(result, "ConfigMap", "changed").action is Done.PATCHED
+    for kind, name in (("ConfigMap", "applied"), ("Deployment", "web"), ("RoleBinding", "view")):
+        assert what(result, kind, name) == ObjectResult(
+            group=what(result, kind, name).group,
+            kind=kind,
+            namespace=ground.target,
+            name=name,
+            action=Done.CREATED,
+            reason="",
+        )
+
+
+async def test_what_the_restorer_may_not_create_is_reported_and_the_rest_restored(ground: Ground) -> None:
+    ground.apply(config("c"), of("v1", "Secret", "s", stringData={"a": "1"}))
+    point = await ground.save(include_kinds=("ConfigMap", "Secret"))
+    rules = [
+        {"apiGroups": ["*"], "resources": ["*"], "verbs": ["list"]},
+        {"apiGroups": [""], "resources": ["configmaps", "namespaces"], "verbs": ["create", "patch"]},
+    ]
+    kubeconfig = as_user(ground, f"half-{ground.source}", rules)
+    try:
+        async with KubeApi.from_kubeconfig(kubeconfig) as api:
+            request = RestoreRequest(map_namespaces={ground.source: ground.target})
+            result = await execute(api, ground.repo, point, await gather_plan(api, point, request))
+    finally:
+        remove_user(ground)
+    assert result.state is RestoreState.PARTIAL
+    assert what(result, "ConfigMap", "c").action is Done.CREATED
+    refused = what(result, "Secret", "s")
+    assert refused.action is Done.FAILED
+    assert 'cannot create resource "secrets"' in refused.reason
+
+
+async def test_another_cluster_gets_everything_definitions_included(
+    ground: Ground, own_testbed: Callable[..., Testbed]
+) -> None:
+    group = f"{ground.source}.example.test"
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    names = {"plural": "gears", "singular": "gear", "kind": "Gear"}
+    versions = [{"name": "v1", "served": True, "storage": True, "schema": schema}]
+    spec = {"group": group, "scope": "Namespaced", "names": names, "versions": versions}
+    claim = {
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "folder-immediate",
+        "resources": {"requests": {"storage": "1Mi"}},
+    }
+    other = own_testbed()
+    try:
+        ground.apply(of("apiextensions.k8s.io/v1", "CustomResourceDefinition", f"gears.{group}", spec=spec))
+        ground.testbed.kubectl("wait", "--for=condition=Established", f"crd/gears.{group}")
+        ground.apply(
+            of(f"{group}/v1", "Gear", "g", spec={"teeth": 7}),
+            config("c"),
+            of("v1", "PersistentVolumeClaim", "data", spec=claim),
+            of("apps/v1", "Deployment", "web", spec={
+                "replicas": 2, "selector": {"matchLabels": {"app": "web"}}, "template": pod_template("web"),
+            }),
+        )  # fmt: skip
+        point = await ground.save()
+    finally:
+        ground.testbed.kubectl("delete", "crd", f"gears.{group}", "--wait=false", "--ignore-not-found")
+    async with KubeApi.from_kubeconfig(other.kubeconfig) as api:
+        plan = await gather_plan(api, point, RestoreRequest())
+        assert plan.target.id != point.manifest.cluster.id
+        with pytest.raises(PlanMismatch):
+            await execute(ground.api, ground.repo, point, plan)
+        result = await execute(api, ground.repo, point, plan)
+    assert result.state is RestoreState.COMPLETED, result
+    # The claim had no snapshot: it is empty, and that is said.
+    assert any("data is provisioned empty" in warning for warning in result.warnings)
+    other.kubectl("rollout", "status", "deployment/web", "-n", ground.source, "--timeout=30s")
+    gear = json.loads(other.kubectl("get", f"gears.{group}", "g", "-n", ground.source, "-o", "json"))
+    assert gear["spec"] == {"teeth": 7}
+    other.kubectl("wait", "--for=jsonpath={.status.phase}=Bound", "pvc/data", "-n", ground.source, "--timeout=60s")

@@ -43,6 +43,8 @@ from strongroom.dataplane.restore.model import (
     VolumeMode,
 )
 from strongroom.dataplane.restore.plan import plan_restore
+from strongroom.dataplane.restore.rules.draft import Rule
+from strongroom.dataplane.restore.rules.table import transform
 from strongroom.dataplane.restore.selection import ChosenObjects, check_mapping
 
 KINDS = {
@@ -308,6 +310,14 @@ def test_row_04_and_06_a_second_call_is_planned_where_an_applier_or_a_status_is_
 
 
 CHANGE = FieldChange(path="data.a", before="1", after="2")
+
+
+def test_row_05_an_item_that_was_listed_without_its_kind_is_restored_with_it() -> None:
+    source = obj("ConfigMap", "c", data={"a": "1"})
+    assert msgspec.json.decode(source.body)["kind"] == "ConfigMap"
+    planned = by_name(plan(source))["ConfigMap/c"]
+    draft = transform(source.body, Rule(RestoreRequest(), planned))
+    assert draft.encode().startswith(b'{"apiVersion":"v1","kind":"ConfigMap",')
 
 
 @pytest.mark.parametrize(

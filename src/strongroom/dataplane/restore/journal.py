@@ -1,13 +1,14 @@
 """The journal of one restore: what is about to be done, and what was done. It makes a killed restore resumable.
 
-Entries are create-only objects of the repository, numbered: the plan first; then, before objects are sent, an `intent`
-with their numbers; and, after a while, a `result` with what became of them and their new uids. An object with an intent
-and no result may or may not have been created: the restorer finds out by the server's 409.
+Entries are create-only objects of the repository, numbered: the plan first, in parts, the last of them marked; then,
+before objects are sent, an `intent` with their numbers; and, after a while, a `result` with what became of them and
+their new uids. An object with an intent and no result may or may not have been created: the restorer finds out by the
+server's 409. Without a whole plan in its journal a restore sent nothing.
 """
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -20,7 +21,9 @@ from strongroom.dataplane.repository.journal import (
 )
 from strongroom.dataplane.repository.repository import Repository
 from strongroom.dataplane.restore.errors import NoSuchRestore, RestoreTakenOver
-from strongroom.dataplane.restore.model import Done, RestorePlan, RestoreResult
+from strongroom.dataplane.restore.model import Done, PlannedObject, RestorePlan, RestoreResult, Wave
+
+PART_OBJECTS = 2_000  # of a plan in one entry, 1 MiB of JSON: a large plan is never one document in memory
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
@@ -37,6 +40,12 @@ class _Entry(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
 
     process: str
     plan: RestorePlan | None = None
+    """The plan without its objects, in the first entry."""
+    wave: Wave | None = None
+    """Objects of one wave; consecutive entries of one name belong together."""
+    skipped: tuple[PlannedObject, ...] = ()
+    planned: bool = False
+    """The plan is whole with this entry."""
     intent: tuple[int, ...] = ()
     result: tuple[Outcome, ...] = ()
 
@@ -61,9 +70,16 @@ class Journal:
 
     @classmethod
     async def begin(cls, repository: Repository, restore_id: str, plan: RestorePlan) -> "Journal":
-        """Begin a journal with the plan as its first entry. Raises `RestoreTakenOver` when the id has one."""
+        """Begin a journal with the plan as its first entries. Raises `RestoreTakenOver` when the id has one."""
         journal = cls(repository, restore_id)
-        await journal._append(_Entry(process=journal._process, plan=plan))
+        process = journal._process
+        await journal._append(_Entry(process=process, plan=msgspec.structs.replace(plan, waves=(), skipped=())))
+        for wave in plan.waves:
+            for part in _parts(wave.objects):
+                await journal._append(_Entry(process=process, wave=Wave(name=wave.name, objects=part)))
+        for part in _parts(plan.skipped):
+            await journal._append(_Entry(process=process, skipped=part))
+        await journal._append(_Entry(process=process, planned=True))
         return journal
 
     @classmethod
@@ -71,12 +87,12 @@ class Journal:
         """Open the journal of a restore that was broken off. Raises `NoSuchRestore`, `Damaged`."""
         raw = await read_restore_journal(repository, restore_id)
         entries = [msgspec.convert(entry, _Entry) for entry in raw]
-        if not entries or entries[0].plan is None:
+        if not any(entry.planned for entry in entries) or entries[0].plan is None:
             raise NoSuchRestore(
-                f"the repository holds no restore {restore_id}",
+                f"the repository holds no restore {restore_id} that began to send objects",
                 hint="`strongroom restore apply` prints the id of a restore first",
             )
-        return cls(repository, restore_id, entries), entries[0].plan
+        return cls(repository, restore_id, entries), _assembled(entries[0].plan, entries)
 
     async def intend(self, numbers: Iterable[int]) -> None:
         """Say that these objects are about to be sent. Afterwards they may be."""
@@ -104,6 +120,25 @@ class Journal:
                     hint="Let it finish, or stop it and resume the restore",
                 ) from error
             self._number += 1
+
+
+def _parts(objects: tuple[PlannedObject, ...]) -> Iterator[tuple[PlannedObject, ...]]:
+    for start in range(0, len(objects), PART_OBJECTS):
+        yield objects[start : start + PART_OBJECTS]
+
+
+def _assembled(plan: RestorePlan, entries: Iterable[_Entry]) -> RestorePlan:
+    waves: list[Wave] = []
+    skipped: list[PlannedObject] = []
+    for entry in entries:
+        skipped += entry.skipped
+        if entry.wave is None:
+            continue
+        if waves and waves[-1].name == entry.wave.name:
+            waves[-1] = Wave(name=entry.wave.name, objects=waves[-1].objects + entry.wave.objects)
+        else:
+            waves.append(entry.wave)
+    return msgspec.structs.replace(plan, waves=tuple(waves), skipped=tuple(skipped))
 
 
 async def finished(repository: Repository, restore_id: str) -> RestoreResult | None:
