@@ -150,7 +150,8 @@ class ReplayServer:
         if revision is not None and request.query.get("resourceVersionMatch") != "Exact":
             return _status(400, "BadRequest", "the replaying server lists exactly, or what is newest")
         if revision is not None and int(revision) > self._revision:
-            return _status(504, "Timeout", f"Too large resource version: {revision}, current: {self._revision}")
+            message = f"Too large resource version: {revision}, current: {self._revision}"
+            return _status(504, "Timeout", message, cause="ResourceVersionTooLarge")
         wanted = self._chosen(kind, where.get("namespace"), request.query.get("fieldSelector", ""))
         if wanted is None:
             return _status(400, "BadRequest", "the only field selector here is metadata.name=NAME in one namespace")
@@ -377,9 +378,10 @@ def _json(document: Mapping[str, Any], *, status: int = 200, content_type: str =
     return web.Response(body=msgspec.json.encode(document), status=status, headers={"Content-Type": content_type})
 
 
-def _status(code: int, reason: str, message: str) -> web.Response:
+def _status(code: int, reason: str, message: str, *, cause: str = "") -> web.Response:
     document = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code}
-    return _json({**document, "reason": reason, "message": message}, status=code)
+    details = {"details": {"causes": [{"reason": cause, "message": message}]}} if cause else {}
+    return _json({**document, **details, "reason": reason, "message": message}, status=code)
 
 
 async def _not_found(request: web.Request) -> web.Response:
