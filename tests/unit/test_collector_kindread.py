@@ -256,10 +256,10 @@ async def test_a_list_in_another_order_is_sorted_before_it_is_stored(reading: Re
 async def test_the_newest_list_serves_where_it_is_the_one_at_x(reading: Reading, filled: str) -> None:
     first = await reading.read(filled)
     base = Base(first.segments, take_over=True)
-    await reading.assert_is(await reading.read(filled, base, one_page=True), filled)
+    await reading.assert_is(await reading.read(filled, base, count=OBJECTS), filled)
     assert [each.get("resourceVersion") for each in reading.server.requests] == [None]
     newer = reading.server.write({("a", "cm-00000"): "later"})
-    await reading.assert_is(await reading.read(filled, base, one_page=True), filled)
+    await reading.assert_is(await reading.read(filled, base, count=OBJECTS), filled)
     assert [each.get("resourceVersion") for each in reading.server.requests][:2] == [None, filled]
     assert newer != filled
 

@@ -22,7 +22,6 @@ from strongroom.dataplane.collector.instant import (
     CONFIG_MAPS,
     KIND_ERRORS,
     LIST,
-    NAMESPACES,
     Instant,
     Probe,
     probe_kinds,
@@ -54,7 +53,6 @@ from strongroom.dataplane.snapshots.claims import Claim
 
 KINDS_AT_ONCE: Final = 4  # on two cores shared with the API server 8 took no less time than 4 (20,000 objects)
 NAMED_READS_AT_MOST: Final = 64  # so many needed objects are read by name; for more the kind is listed
-ONE_PAGE_OBJECTS: Final = 10_000  # their metadata is about 4.5 MB, and a page is counted as 8 MiB
 NEWEST_TRIES: Final = 3  # a newest list that expires in mid-paging is begun again so often
 DEFINITIONS: Final = Kind(
     "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False, verbs=LIST
@@ -126,7 +124,7 @@ class ClusterRead:
         *,
         progress: Callable[[str, int, int, int], None],
     ) -> "ClusterRead":
-        """Test the kinds against X and list the namespaces at it. Raises `KubeExpired`."""
+        """Test the kinds against X."""
         named = resolved.namespaces.names
         kinds = [
             choice.kind
@@ -135,9 +133,8 @@ class ClusterRead:
         ]
         # Tested in any case: the marker lies in a ConfigMap, and definitions tell of changed custom resources.
         kinds += [kind for kind in (CONFIG_MAPS, DEFINITIONS) if kind not in kinds]
-        probes, namespaces = await in_parallel(
-            probe_kinds(reader.api, kinds, instant, named), _namespaces(reader, instant)
-        )
+        probes = await probe_kinds(reader.api, kinds, instant, named)
+        namespaces = instant.namespaces
         if namespaces is not None:
             labelled = frozenset(name for name, meta in namespaces.items() if labelled_out(meta))
             resolved = replace(resolved, namespaces=replace(resolved.namespaces, labelled_out=labelled, _known={}))
@@ -146,6 +143,9 @@ class ClusterRead:
     async def list_definitions(self) -> None:
         """List the definitions of custom resources at X, without their documents. Raises `KubeExpired`."""
         if not self.shared(DEFINITIONS):
+            return
+        if (known := self._probes[DEFINITIONS].at(self.instant)) is not None:
+            self._definition_metas = list(known)
             return
         listed: list[Meta] = []
         pages = list_metadata(self._reader.api, DEFINITIONS, revision=self.instant.revision, with_labels=False)
@@ -205,8 +205,7 @@ class ClusterRead:
     def _stages(self) -> Iterable[list[KindChoice]]:
         """Yield kinds in stages: a kind that others need is read when it is known what they need.
 
-        Each stage is made when it is its turn, large kinds first would be better but their sizes are estimates: by the
-        count that the test saw.
+        Within a stage the largest come first, by the count that the test saw: the last one to end is then a small one.
         """
         kept = [choice for choice in self.resolved.kinds if not choice.rule]
         kept.sort(key=lambda choice: -self._count(choice.kind))
@@ -248,9 +247,9 @@ class ClusterRead:
         if probe.failed:
             return KindOutcome(choice, failed=probe.failed)
         exact = probe.shared and not self._newest_only
-        if exact and probe.count == 0 and probe.revision == self.instant.revision:
-            # The test was answered at X itself: that there is nothing is known already.
-            return KindOutcome(choice, KindRead(kind, revision=probe.revision, exact=True, complete=True))
+        known = probe.at(self.instant) if exact else None
+        if known is not None and (nothing := self._nothing(choice, known)):
+            return nothing
         use_base = True
         for tries in range(NEWEST_TRIES, 0, -1):
             keep = self._filter(choice)
@@ -283,6 +282,14 @@ class ClusterRead:
             return KindOutcome(choice, read, note=note, skipped=dict(keep.skipped), denied=denied)
         raise AssertionError("unreachable: the last try returns")
 
+    def _nothing(self, choice: KindChoice, known: Sequence[Meta]) -> KindOutcome | None:
+        """Return the outcome of a kind of which, as the test saw at X itself, no object is kept; else None."""
+        keep = self._filter(choice)
+        if any(keep.keeps(meta.namespace, meta.name, bytes(meta.labels)) for meta in known):
+            return None
+        read = KindRead(choice.kind, revision=self.instant.revision, exact=True, complete=True)
+        return KindOutcome(choice, read, skipped=dict(keep.skipped))
+
     async def _carry_out(self, choice: KindChoice, reading: KindReading) -> KindRead:
         names = self._needed_names(_key(choice)) if choice.needed_only else None
         if names is not None and len(names) <= NAMED_READS_AT_MOST:
@@ -314,7 +321,8 @@ class ClusterRead:
             namespaces=self._namespaces_of(kind, probe),
             server_labels=selectors[0].text if simple and selectors[0].requirements else None,
             base=base if use_base else None,
-            one_page=probe.count is not None and probe.count <= ONE_PAGE_OBJECTS,
+            count=probe.count,
+            known=probe.at(self.instant) if exact else None,
             skip_denied=self._named is not None,
             observe=self._observer(key),
             seen=self._seer(key) if self._narrow and kind.namespaced else None,
@@ -416,19 +424,6 @@ async def in_parallel(*coroutines: Coroutine[Any, Any, Any]) -> list[Any]:
             first = first.exceptions[0]
         raise first from failures
     return [task.result() for task in tasks]
-
-
-async def _namespaces(reader: Reader, instant: Instant) -> dict[str, Meta] | None:
-    """Return all namespaces at X, None where they may not be listed."""
-    found: dict[str, Meta] = {}
-    pages = list_metadata(reader.api, NAMESPACES, revision=instant.revision)
-    try:
-        async with aclosing(pages):
-            async for page in pages:
-                found |= {meta.name: meta for meta in page.metas}
-    except KubeForbidden:
-        return None
-    return found
 
 
 def _group_plural(definition: str) -> tuple[str, str]:

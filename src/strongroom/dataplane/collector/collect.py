@@ -243,9 +243,9 @@ class _Backup:
         why = ""
         knows = False
         for attempt in range(1, INSTANTS_AT_MOST + 1):
-            instant = await take_instant(self._api, resolved.namespaces.names, attempt)
             last = attempt == INSTANTS_AT_MOST
             try:
+                instant = await take_instant(self._api, resolved.namespaces.names, attempt)
                 cluster = await ClusterRead.begin(reader, discovery, resolved, instant, progress=self._reading)
                 (base, why), _ = await in_parallel(self._base(run, cluster, base), cluster.list_definitions())
                 await cluster.define(base.manifest if base is not None else None)

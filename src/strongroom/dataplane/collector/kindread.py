@@ -17,7 +17,7 @@ from strongroom.dataplane.collector.stored import RowCursor, stored_segments
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.errors import KubeProtocolError
 from strongroom.dataplane.kube.kinds import Kind
-from strongroom.dataplane.kube.pages import Page
+from strongroom.dataplane.kube.pages import PAGE_START_ITEMS, AdaptiveLimit, Page
 from strongroom.dataplane.repository.files import Files
 from strongroom.dataplane.repository.model import ObjectRow, SegmentRef, sort_name
 from strongroom.dataplane.repository.objects import Parts, split
@@ -26,12 +26,16 @@ from strongroom.dataplane.repository.writer import KindWriter
 
 CHUNK_OBJECTS: Final = 128  # split without a pause: about 4 ms, so that other kinds' answers are read meanwhile
 CHUNK_BYTES: Final = 1024 * 1024  # of large objects fewer: the parts are copies beside their page
-SINGLE_READS_AT_ONCE: Final = 16  # the connections of one KubeApi; more only wait
+SINGLE_READS_AT_ONCE: Final = 8  # over all kinds; with more the handshakes cost more than they bring
 SINGLE_READ_SHARE: Final = 0.05
 """Of a kind's objects, how many changed ones are read one by one. A single read costs the API server about as much as
 20 objects of a long list (measured: 1,700 single reads/s against 30,000 objects/s of 2 KB)."""
 SINGLE_READS_FREE: Final = 32  # as many are read one by one in any case: less than two pages' cost
 
+ONE_PAGE_OBJECTS: Final = 10_000  # their metadata is about 4.5 MB, and a page is counted as 8 MiB
+CAREFUL_START_ITEMS: Final = 8
+"""First page of a kind with more objects than a blind first page: 50 objects of 1 MB are 50 MB, and twice that while
+they are received; one request more tells what they are like."""
 NEWEST_MISSES: Final = 2  # so often X is asked for in vain of the newest list, before a run asks for X at once
 
 T = TypeVar("T")
@@ -82,9 +86,9 @@ class OutOfOrder(Exception):
 class KindReading:
     """One kind at one revision (None: the newest).
 
-    *namespaces* None lists the cluster. *one_page*: the metadata is sure to fit into one answer. *observe* is told
-    every kept object that is read whole, *seen* every kept object's namespace and name. After a failure `result` holds
-    what was stored until then.
+    *namespaces* None lists the cluster. *count* is about how many objects the kind has, None if unknown; *known* the
+    metadata of all of them at the revision, where it was seen already. *observe* is told every kept object that is read
+    whole, *seen* every kept object's namespace and name. After a failure `result` holds what was stored until then.
     """
 
     def __init__(
@@ -97,7 +101,8 @@ class KindReading:
         namespaces: Sequence[str] | None = None,
         server_labels: str | None = None,
         base: Base | None = None,
-        one_page: bool = False,
+        count: int | None = None,
+        known: Sequence[Meta] | None = None,
         skip_denied: bool = False,
         observe: Callable[[Kind, Parts], None] | None = None,
         seen: Callable[[str, str], None] | None = None,
@@ -109,7 +114,9 @@ class KindReading:
         self._namespaces = namespaces
         self._server_labels = server_labels
         self._base = base
-        self._one_page = one_page
+        self._known = known
+        self._one_page = count is not None and count <= ONE_PAGE_OBJECTS
+        self._few = count is not None and count <= PAGE_START_ITEMS
         self._skip_denied = skip_denied
         self._observe = observe
         self._seen = seen
@@ -162,9 +169,14 @@ class KindReading:
 
     def _pages(self) -> Pages[Page]:
         api, kind = self._reader.api, self._kind
+        start = PAGE_START_ITEMS if self._few else CAREFUL_START_ITEMS
         return self._streamed(
             lambda namespace: api.list_pages(
-                kind, namespace=namespace, revision=self._revision, labels=self._server_labels
+                kind,
+                namespace=namespace,
+                revision=self._revision,
+                limit=AdaptiveLimit(start=start),
+                labels=self._server_labels,
             )
         )
 
@@ -180,6 +192,10 @@ class KindReading:
         it is the list at X, for the kind passed the same-etcd test. A cluster that is written to all the time is not
         tried again.
         """
+        if self._known is not None and self._revision is not None:
+            of_list = [meta for meta in self._known if namespace is None or meta.namespace == namespace]
+            yield MetaPage(self._revision, of_list, None, 0, "")
+            return
         listing = dict[str, Any](namespace=namespace, labels=self._server_labels, with_labels=self._keep.reads_labels)
         api, kind, revision = self._reader.api, self._kind, self._revision
         if revision is not None and self._one_page and self._reader.moved < NEWEST_MISSES:
