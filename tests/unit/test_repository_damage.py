@@ -153,6 +153,13 @@ async def test_an_edited_plain_manifest_is_refused(tmp_path: Path) -> None:
         await repository.point(manifest.id)
 
 
+async def test_a_damaged_newest_point_is_not_passed_over_in_silence(stage: Stage) -> None:
+    assert (await stage.repository.point("latest")).id == stage.manifests[2].id
+    await flip(stage, paths.manifest_path(stage.manifests[2].id), 400)
+    with pytest.raises((NotTrusted, Damaged), match="newest recovery point"):
+        await stage.repository.point("latest")
+
+
 async def test_a_key_file_of_another_repository_is_refused(stage: Stage, tmp_path: Path) -> None:
     other = KeyFile.generate("00" * 16, encryption=True)
     with pytest.raises(WrongKey, match="key file is of repository"):

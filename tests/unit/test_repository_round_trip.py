@@ -54,6 +54,7 @@ async def test_a_whole_reading_of_unchanged_objects_stores_nothing_but_a_manifes
     _, first = await back_up(repository, objects)
     before = store.bytes_written
     _, second = await back_up(repository, objects)
+    assert second.bytes_written == store.bytes_written - before
     assert second.kinds[0].segments == first.kinds[0].segments
     assert second.indexes == first.indexes
     assert second.previous

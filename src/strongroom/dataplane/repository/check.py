@@ -59,6 +59,7 @@ async def check(repository: Repository, *, read_data: bool = False, seen: Seen |
     points = await _check_manifests(repository, records, report)
     _check_sequence(repository, {p.id: p.sha256 for p in points}, {p.id: p for p in points}, records, report)
     _check_memory(repository, points, records, seen, report)
+    report.notes += [Finding(key, f"not used: {why}") for key, why in repository.strays.items()]
     usable = [p for p in points if p.id not in records.condemned_points]
     for point in list(usable):
         if missing := records.void(point.manifest):

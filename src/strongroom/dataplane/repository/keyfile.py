@@ -53,7 +53,9 @@ class KeyFile:
         except FileNotFoundError as error:
             raise KeyMissing(f"there is no key file {path}", hint=_HOW_TO_NAME) from error
         except OSError as error:
-            raise KeyFileInvalid(f"the key file {path} cannot be read: {error.strerror}") from error
+            raise KeyFileInvalid(
+                f"the key file {path} cannot be read: {error.strerror}", hint="Let this user read it, or name another"
+            ) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise KeyFileInvalid(f"{path} is not a key file of Strongroom", hint=_HOW_TO_NAME) from error
         if parsed.format != _FORMAT or parsed.version != 1:
@@ -62,10 +64,12 @@ class KeyFile:
                 hint="Upgrade Strongroom, or name the right file",
             )
         try:
+            if parsed.recipient:
+                pyrage.x25519.Identity.from_str(parsed.recipient)
             return KeyFile(
                 parsed.repository_id, _private(parsed.root_key), _private(parsed.writer_key), parsed.recipient
             )
-        except ValueError as error:
+        except (ValueError, pyrage.IdentityError) as error:
             raise KeyFileInvalid(f"the keys in {path} are damaged", hint="Use a copy of the key file") from error
 
     @staticmethod

@@ -84,7 +84,10 @@ class PointInfo(msgspec.Struct, frozen=True):
 
 
 class Repository:
-    """An opened repository. `writer` is the id of the key that this process signs with, None when it only reads."""
+    """An opened repository. `writer` is the id of the key that this process signs with, None when it only reads.
+
+    `strays` are the files below keys/ that are not used, because this repository's root did not sign them: why, by key.
+    """
 
     def __init__(
         self,
@@ -94,12 +97,14 @@ class Repository:
         sealer: Sealer,
         writers: Mapping[str, bytes],
         signing_key: Ed25519PrivateKey | None,
+        strays: Mapping[str, str],
     ) -> None:
         self.store = store
         self.info = info
         self.config_sha256 = config_sha256
         self.files = Files(store, sealer)
         self.writers = writers
+        self.strays = strays
         self.writer = writer_id(public_bytes(signing_key)) if signing_key else None
         self._signing_key = signing_key
 
@@ -159,7 +164,8 @@ class Repository:
     async def open(cls, store: ObjectStore, keys: KeyFile | None) -> "Repository":
         """Open a repository; without encryption *keys* may be None and the repository is then read only.
 
-        Raises `NoRepository`, `UnknownFormat`, `KeyMissing`, `WrongKey`, `NotTrusted`.
+        Raises `NoRepository`, `UnknownFormat`, `KeyMissing`, `WrongKey`, and `NotTrusted` or `Damaged` when the files
+        below keys/ that belong to *keys* are not as the root signed them.
         """
         info, config_sha256 = await read_info(store)
         root = _root_key(info)
@@ -175,14 +181,24 @@ class Repository:
             )
         writers: dict[str, bytes] = {}
         repository_key: bytes | None = None
+        strays: dict[str, RepositoryError] = {}
         async for found in store.list(paths.KEYS):
-            payload, _ = verify(found.key, await store.get(found.key), {ROOT: root})
+            try:
+                payload, _ = verify(found.key, await store.get(found.key), {ROOT: root})
+            except (Damaged, NotTrusted) as error:
+                # An init that was stopped before repository.json leaves files that a root of its own signed. Nothing
+                # unsigned is ever used, so these only matter where ours is among them.
+                strays[found.key] = error
+                continue
             entry = _decode_key(found.key, payload)
             if isinstance(entry, _Writer):
                 public = base64.b64decode(entry.public_key)
                 writers[writer_id(public)] = public
             elif keys and entry.scheme == "age" and (opened := _unwrap(found.key, entry, keys)) is not None:
                 repository_key = opened
+        for own in _own_paths(keys) if keys else ():
+            if own in strays:
+                raise strays[own]
         if not info.encrypted:
             sealer: Sealer = Plain()
         elif repository_key is None:
@@ -193,7 +209,8 @@ class Repository:
         else:
             sealer = Sealing(repository_key)
         signing_key = keys.writer if keys and writer_id(public_bytes(keys.writer)) in writers else None
-        return cls(store, info, config_sha256, sealer, writers, signing_key)
+        why = {key: error.message for key, error in strays.items()}
+        return cls(store, info, config_sha256, sealer, writers, signing_key, why)
 
     def sign(self, path: Key, payload: bytes) -> bytes:
         """Return the envelope of *payload* by this process's writer. Raises `ReadOnly`."""
@@ -246,10 +263,7 @@ class Repository:
         """
         records = await self.records()
         if point_id == "latest":
-            usable = [i for i in await self.points() if i.manifest and not i.void]
-            if not usable:
-                raise NoSuchPoint(f"{self.store.url} holds no usable recovery point", hint="Make one: point create")
-            return await self.load(usable[-1].id)
+            return await self._latest(records)
         ids = [i for i in await self.point_ids() if i.startswith(point_id) and i not in records.condemned_points]
         if len(ids) > 1 and point_id not in ids:
             raise NoSuchPoint(f"{len(ids)} recovery points start with {point_id!r}", hint="Give more of the id")
@@ -262,6 +276,31 @@ class Repository:
                 hint="Take another: strongroom point create",
             )
         return point
+
+    async def _latest(self, records: PruneRecords) -> RecoveryPoint:
+        """Return the newest point: of each writer's points, numbered in order, only the newest is read.
+
+        A damaged one is not passed over: who asks for the latest must not be given an older one in silence.
+        """
+        newest: RecoveryPoint | None = None
+        done: set[str] = set()
+        for point_id in sorted(await self.point_ids(), reverse=True):
+            writer = point_id.partition("-")[0]
+            if writer in done or point_id in records.condemned_points:
+                continue
+            try:
+                point = await self.load(point_id)
+            except (Damaged, NotTrusted) as error:
+                message = f"the newest recovery point, {point_id}, cannot be used: {error.message}"
+                raise type(error)(message, hint="Name an older one by its id: strongroom point list") from error
+            if records.void(point.manifest):
+                continue
+            done.add(writer)
+            if newest is None or point.manifest.finished > newest.manifest.finished:
+                newest = point
+        if newest is None:
+            raise NoSuchPoint(f"{self.store.url} holds no usable recovery point", hint="Make one: point create")
+        return newest
 
     async def load(self, point_id: str) -> RecoveryPoint:
         """Return a recovery point whose manifest is signed by a certified writer, for this place and repository.
@@ -342,6 +381,8 @@ def _decode_key(key: str, payload: bytes) -> _Recipient | _Writer:
 
 
 def _unwrap(key: str, entry: _Recipient, keys: KeyFile) -> bytes | None:
+    if not keys.recipient:
+        return None
     identity = pyrage.x25519.Identity.from_str(keys.recipient)
     if str(identity.to_public()) != entry.recipient:
         return None
@@ -349,6 +390,15 @@ def _unwrap(key: str, entry: _Recipient, keys: KeyFile) -> bytes | None:
         return bytes(pyrage.decrypt(base64.b64decode(entry.wrapped), [identity]))
     except (pyrage.DecryptError, ValueError) as error:
         raise Damaged(f"the repository key in {key} does not open") from error
+
+
+def _own_paths(keys: KeyFile) -> list[Key]:
+    """Return where the repository keeps what belongs to a key file."""
+    own = [paths.key_path(writer_id(public_bytes(keys.writer)))]
+    if keys.recipient:
+        recipient = pyrage.x25519.Identity.from_str(keys.recipient).to_public()
+        own.append(paths.key_path(_recipient_id(str(recipient))))
+    return own
 
 
 def _recipient_id(recipient: str) -> str:

@@ -15,6 +15,7 @@ import msgspec
 
 from strongroom.dataplane.objectstore.create import create_once
 from strongroom.dataplane.objectstore.errors import ObjectExists
+from strongroom.dataplane.objectstore.port import Key
 from strongroom.dataplane.repository import paths
 from strongroom.dataplane.repository.errors import CommittedTooLate, RepositoryError, RunTooLong
 from strongroom.dataplane.repository.model import (
@@ -95,12 +96,14 @@ class Run:
         """Begin a run. Left behind if it stops here: a record under runs/, which prune removes."""
         writer = repository.require_writer()
         run_id = RunId(secrets.token_hex(8))
+        written_before = repository.store.bytes_written
         began = time.clock_gettime(time.CLOCK_BOOTTIME)  # before the record: never younger than the store's time says
         record = msgspec.json.encode(_RunRecord(id=run_id, writer=writer))
         key = paths.run_path(run_id)
         await repository.files.create(key, run_id, record)
         started = (await repository.store.head(key)).modified
         run = cls(repository, run_id, began, started, pack_bytes)
+        run._written_before = written_before
         # After the record: what is condemned later cannot be swept while this run may still commit.
         records = await repository.records()
         run._condemned_points = records.condemned_points
@@ -241,11 +244,11 @@ class Run:
                 objects=sum(kind.objects for kind in draft.kinds),
                 object_bytes=self.object_bytes,
                 bytes_read=draft.bytes_read,
-                bytes_written=self.bytes_written,
                 rules=RULES,
                 caller=draft.caller,
             )
             key = paths.manifest_path(manifest.id)
+            manifest = self._count_itself(key, manifest)
             stored = repository.files.sealer.seal(key, repository.sign(key, msgspec.json.encode(manifest)))
             # The last look at the time stands directly before the commit.
             if time.clock_gettime(time.CLOCK_BOOTTIME) - self._began > repository.info.max_run_seconds:
@@ -257,6 +260,16 @@ class Run:
             self.manifest_sha256 = stored.sha256
             return manifest
         raise RepositoryError(f"{COMMIT_TRIES} numbers in a row were taken by other runs of the writer {self._writer}")
+
+    def _count_itself(self, key: Key, manifest: Manifest) -> Manifest:
+        """Return the manifest with the bytes of the whole run, its own included: its length depends on that number."""
+        sealer = self.repository.files.sealer
+        while True:
+            stored = sealer.seal(key, self.repository.sign(key, msgspec.json.encode(manifest))).data
+            written = self.bytes_written + len(stored)
+            if manifest.bytes_written == written:
+                return manifest
+            manifest = msgspec.structs.replace(manifest, bytes_written=written)
 
     async def _next_number(self) -> tuple[int, str]:
         """Return the next sequence number and the SHA-256 of this writer's newest stored manifest ("" if none)."""
