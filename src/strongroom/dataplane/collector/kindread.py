@@ -22,7 +22,7 @@ from strongroom.dataplane.repository.files import Files
 from strongroom.dataplane.repository.model import ObjectRow, SegmentRef, sort_name
 from strongroom.dataplane.repository.objects import Parts, split
 from strongroom.dataplane.repository.run import Run
-from strongroom.dataplane.repository.writer import KindWriter
+from strongroom.dataplane.repository.writer import KindWriter, OutOfOrder
 
 CHUNK_OBJECTS: Final = 128  # split without a pause: about 4 ms, so that other kinds' answers are read meanwhile
 CHUNK_BYTES: Final = 1024 * 1024  # of large objects fewer: the parts are copies beside their page
@@ -77,10 +77,6 @@ class Reader:
     budget: ByteBudget
     single_reads: asyncio.Semaphore
     moved: int = 0
-
-
-class OutOfOrder(Exception):
-    """A list's objects do not stand in the one order: it has to be sorted before it is stored."""
 
 
 class KindReading:
@@ -248,15 +244,7 @@ class KindReading:
         parts = [split(item, kind.group, kind.version, kind.kind) for item in items]
         kept = [part for part in parts if keeps(part.namespace, part.name, part.labels.encode())]
         if after:
-            parts = [part for part in parts if sort_name(part.namespace, part.name) > after]
             kept = [part for part in kept if sort_name(part.namespace, part.name) > after]
-        last = self._last
-        for part in parts:
-            key = sort_name(part.namespace, part.name)
-            if key <= last:
-                raise OutOfOrder
-            last = key
-        self._last = last
         if self._observe is not None:
             for part in kept:
                 self._observe(kind, part)
@@ -427,7 +415,7 @@ class _MetaSource:
         for meta in listed:
             key = meta.key
             if key <= last:
-                raise OutOfOrder
+                raise OutOfOrder(f"{meta.name!r} is listed out of order")
             last = key
             if keeps(meta.namespace, meta.name, bytes(meta.labels)):
                 self._held.append(meta)

@@ -51,15 +51,20 @@ async def survey_volumes(api: KubeApi, resolved: Resolved, named: Iterable[str] 
             for parts in await _list(api, CLAIMS, namespaces)
             if keep.keeps(parts.namespace, parts.name, parts.labels.encode())
         ]
-        wanted = tuple(claim for claim in claims if not opted_out(claim))
-        volumes: dict[str, PersistentVolume] = {}
-        if any(claim.volume for claim in wanted):
-            async for page in api.list_pages(VOLUMES):
-                for item in page.items:
-                    volume = volume_from_object(item)
-                    volumes[volume.name] = volume
     except KIND_ERRORS as error:
         return VolumeSurvey(problems=(f"no volume is snapshotted: {reason(error)}",))
+    wanted = tuple(claim for claim in claims if not opted_out(claim))
+    if not any(claim.volume for claim in wanted):
+        return VolumeSurvey(wanted)
+    volumes: dict[str, PersistentVolume] = {}
+    try:
+        async for page in api.list_pages(VOLUMES):
+            for item in page.items:
+                volume = volume_from_object(item)
+                volumes[volume.name] = volume
+    except KIND_ERRORS as error:
+        # The claims are named all the same: each is then a volume of which nothing is known.
+        return VolumeSurvey(wanted, volumes, (f"what drives the volumes is unknown: {reason(error)}",))
     return VolumeSurvey(wanted, volumes)
 
 
