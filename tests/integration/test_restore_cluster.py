@@ -730,3 +730,25 @@ async def test_another_cluster_gets_everything_definitions_included(
     gear = json.loads(other.kubectl("get", f"gears.{group}", "g", "-n", ground.source, "-o", "json"))
     assert gear["spec"] == {"teeth": 7}
     other.kubectl("wait", "--for=jsonpath={.status.phase}=Bound", "pvc/data", "-n", ground.source, "--timeout=60s")
+
+
+@pytest.mark.parametrize("mapped", [False, True], ids=["same namespace", "mapped"])
+async def test_row_08_many_existing_objects_are_compared_by_pages_and_each_difference_found(
+    ground: Ground, mapped: bool, tmp_path: Path
+) -> None:
+    ground.apply(*(config(f"c{number:03}", {"n": str(number)}) for number in range(120)))
+    point = await ground.save(include_kinds=("ConfigMap",))
+    if mapped:
+        await ground.restore(point)
+    where = ground.target if mapped else ground.source
+    ground.testbed.kubectl("patch", "configmap", "c077", "-n", where, "-p", '{"data":{"n":"x"}}')
+    ground.testbed.kubectl("create", "configmap", "c0", "-n", where)
+    ground.testbed.kubectl("delete", "configmap", "c100", "-n", where)
+    with FaultProxy.for_cluster(ground.testbed.kubeconfig) as proxy:
+        async with KubeApi.from_kubeconfig(proxy.write_kubeconfig(tmp_path / "proxy")) as api:
+            names = {ground.source: ground.target} if mapped else {}
+            plan = await gather_plan(api, point, RestoreRequest(map_namespaces=names, conflict=Conflict.PATCH))
+        assert proxy.count("GET", "/configmaps") < 10
+    found = {planned.name: planned.action for planned in plan.objects() if planned.action is not Action.SKIP}
+    assert found == {"c077": Action.PATCH, "c100": Action.CREATE}
+    assert sum(planned.reason == "exists and is equal" for planned in plan.skipped) >= 118

@@ -9,6 +9,7 @@ import asyncio
 import difflib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -34,6 +35,7 @@ from strongroom.dataplane.restore.candidates import (
     TargetState,
 )
 from strongroom.dataplane.restore.errors import SelectionInvalid
+from strongroom.dataplane.restore.live import LiveObjects
 from strongroom.dataplane.restore.model import Conflict, OnExists, Progress, RestorePlan, RestoreRequest
 from strongroom.dataplane.restore.plan import CRD, STATUS_DECIDES, Planner
 from strongroom.dataplane.restore.rules.table import SNAPSHOTS, never_restored
@@ -42,6 +44,7 @@ from strongroom.dataplane.restore.three_way import after_dry_run
 
 BATCH_OBJECTS = 500
 BATCH_BYTES = 8 * 1024 * 1024  # of bodies in memory at once; a page of the server is as large
+READ_WHOLE_FROM = 50  # objects of a batch that the target has: a page of all costs less than so many single reads
 COMPARES = 8  # comparisons in flight: each is a list of one object and perhaps a dry run; 16 were no faster on 2 cores
 NAMESPACES_LISTED_ONE_BY_ONE = 8  # above it one list of the whole kind is fewer requests
 
@@ -58,7 +61,6 @@ class _Meta(msgspec.Struct, frozen=True, rename="camel"):
     name: str
     uid: str = ""
     namespace: str = ""
-    resource_version: str = ""
     deletion_timestamp: str | None = None
     annotations: dict[str, str] | None = None
 
@@ -69,8 +71,16 @@ class _Object(msgspec.Struct, frozen=True, rename="camel"):
 
 
 _DECODE = msgspec.json.Decoder(_Object).decode
-_Names = dict[tuple[str, str], tuple[str, str]]
-"""(namespace, name) to (uid, resourceVersion)."""
+
+
+@dataclass(slots=True)
+class _Names:
+    """What the target has of one kind: `known` holds (namespace, name); `live` reads the objects where many meet."""
+
+    kind: Kind | None = None
+    namespaces: Sequence[str | None] = ()
+    known: set[tuple[str, str]] = field(default_factory=set)
+    live: LiveObjects | None = None
 
 
 async def gather_plan(
@@ -202,24 +212,26 @@ class _Gathering:
             self._done += len(rows)
             if self._progress is not None:
                 self._progress(Progress(f"plan {entry.kind}", self._done, self._total, 0))
+        if names is not None and names.live is not None:
+            await names.live.close()
 
     async def _names(self, entry: KindEntry) -> _Names:
         """Return what the target has of this kind where the restore would put objects."""
         served = self._planner.served(entry.group, entry.version, entry.kind, entry.plural, entry.namespaced)
         if served is None or (served[0].group, served[0].kind) not in self._target.served:
-            return {}
+            return _Names()
         kind = served[0]
         namespaces: list[str | None] = [None]
         if kind.namespaced:
             there = self._target_namespaces(entry)
             if len(there) <= NAMESPACES_LISTED_ONE_BY_ONE:
                 namespaces = list(there)
-        names: _Names = {}
+        names = _Names(kind, namespaces)
         for namespace in namespaces:
             async for page in self._api.list_pages(kind, namespace=namespace, metadata_only=True):
                 for item in page.items:
                     meta = _DECODE(item).metadata
-                    names[meta.namespace, meta.name] = (meta.uid, meta.resource_version)
+                    names.known.add((meta.namespace, meta.name))
         return names
 
     def _target_namespaces(self, entry: KindEntry) -> list[str]:
@@ -256,13 +268,21 @@ class _Gathering:
             for row in rows
         ]
         candidates = [self._planner.candidate(row, entry) for row in rows]
-        meetings = {
-            index: names[candidate.namespace, candidate.name]
+        meetings = [
+            index
             for index, candidate in enumerate(candidates)
-            if (candidate.namespace, candidate.name) in names and not self._ends(candidate.namespace)
-        }
+            if (candidate.namespace, candidate.name) in names.known and not self._ends(candidate.namespace)
+        ]
+        whole: dict[int, bytes | None] = {}
+        if len(meetings) >= READ_WHOLE_FROM and names.live is None and names.kind is not None:
+            names.live = LiveObjects(self._api, names.kind, names.namespaces)
+        if names.live is not None:
+            for index in meetings:
+                whole[index] = await names.live.take(candidates[index].namespace, candidates[index].name)
+            if not self._request.map_namespaces:
+                names.live.forget(candidates[-1].namespace, candidates[-1].name)
         compared = await asyncio.gather(
-            *(self._compare(sources[index], candidates[index], known) for index, known in meetings.items())
+            *(self._compare(sources[index], candidates[index], whole.get(index)) for index in meetings)
         )
         existing = dict(zip(meetings, compared, strict=True))
         for index, (source, candidate) in enumerate(zip(sources, candidates, strict=True)):
@@ -272,12 +292,12 @@ class _Gathering:
         there = self._target.namespaces.get(namespace)
         return there is not None and there.terminating
 
-    async def _compare(self, source: SourceObject, candidate: Candidate, known: tuple[str, str]) -> Existing | None:
-        """Compare the target's object with the planned one; None when it is gone by now."""
+    async def _compare(self, source: SourceObject, candidate: Candidate, read: bytes | None) -> Existing | None:
+        """Compare the target's object, *read* already or not, with the planned one; None when it is gone by now."""
         kind = kind_of(candidate)
         namespace = candidate.namespace or None
         async with self._gate:
-            raw = await self._api.get_at(kind, candidate.name, namespace)
+            raw = read if read is not None else await self._api.get_at(kind, candidate.name, namespace)
             if raw is None:
                 return None
             live = msgspec.json.decode(raw)
