@@ -257,7 +257,8 @@ async def test_the_newest_list_serves_where_it_is_the_one_at_x(reading: Reading,
     first = await reading.read(filled)
     base = Base(first.segments, take_over=True)
     await reading.assert_is(await reading.read(filled, base, count=OBJECTS), filled)
-    assert [each.get("resourceVersion") for each in reading.server.requests] == [None]
+    asked = [(each.get("resourceVersion"), each.get("limit")) for each in reading.server.requests]
+    assert asked == [(None, "1"), (None, None)], "one object first, then the list in one piece"
     newer = reading.server.write({("a", "cm-00000"): "later"})
     await reading.assert_is(await reading.read(filled, base, count=OBJECTS), filled)
     assert [each.get("resourceVersion") for each in reading.server.requests][:2] == [None, filled]

@@ -185,8 +185,8 @@ class KindReading:
         An API server answers an exact list from its memory only where the kind was written since etcd was compacted
         last, else from etcd, at several times the cost; the newest list, in one piece, always from memory
         (k8s.io/apiserver 1.37, cacher). So of kinds that fit into one page the newest is tried first: where it says X,
-        it is the list at X, for the kind passed the same-etcd test. A cluster that is written to all the time is not
-        tried again.
+        it is the list at X, for the kind passed the same-etcd test. One object is asked for before that, to see
+        whether the cluster still stands at X; one that is written to all the time is not asked again.
         """
         if self._known is not None and self._revision is not None:
             of_list = [meta for meta in self._known if namespace is None or meta.namespace == namespace]
@@ -195,12 +195,17 @@ class KindReading:
         listing = dict[str, Any](namespace=namespace, labels=self._server_labels, with_labels=self._keep.reads_labels)
         api, kind, revision = self._reader.api, self._kind, self._revision
         if revision is not None and self._one_page and self._reader.moved < NEWEST_MISSES:
-            async with aclosing(list_metadata(api, kind, first=0, **listing)) as newest:
-                page = await anext(newest)
-            if page.revision == revision and not page.continue_token:
+            page: MetaPage | None = None
+            for limit in (1, 0):
+                async with aclosing(list_metadata(api, kind, first=limit, **listing)) as newest:
+                    page = await anext(newest)
+                if page.revision != revision:
+                    self._reader.moved += 1
+                    break
+            else:
+                assert page is not None
                 yield page
                 return
-            self._reader.moved += 1
             del page
         async with aclosing(list_metadata(api, kind, revision=revision, **listing)) as pages:
             async for page in pages:
