@@ -19,7 +19,7 @@ from strongroom.dataplane.repository.repository import Repository
 from strongroom.dataplane.restore.execute import execute
 from strongroom.dataplane.restore.gather import gather_plan
 from strongroom.dataplane.restore.imports import CONTENT_KIND, RESTORE_LABEL, sweep_imports
-from strongroom.dataplane.restore.model import Done, RestorePlan, RestoreRequest, RestoreResult, VolumeMode
+from strongroom.dataplane.restore.model import Conflict, Done, RestorePlan, RestoreRequest, RestoreResult, VolumeMode
 from strongroom.testbed.cluster import Testbed
 
 
@@ -246,5 +246,18 @@ async def test_row_24_a_static_volume_is_bound_to_its_claim_again(
         await eventually(is_bound)
         reference = get(testbed, "pv", namespace)["spec"]["claimRef"]
         assert reference["uid"] == get(testbed, "pvc", "data", "-n", namespace)["metadata"]["uid"] != before
+        # With the claim alone gone the volume stays, Released, and is given back where patching is allowed.
+        testbed.kubectl("delete", "pvc", "data", "-n", namespace)
+
+        async def is_released() -> bool:
+            return get(testbed, "pv", namespace)["status"]["phase"] == "Released"
+
+        await eventually(is_released)
+        _, refused = await restore(api, repo, point, RestoreRequest())
+        assert done(refused, "PersistentVolumeClaim", "data") is Done.FAILED
+        _, patched = await restore(api, repo, point, RestoreRequest(conflict=Conflict.PATCH))
+        assert done(patched, "PersistentVolume", namespace) is Done.PATCHED
+        await eventually(is_bound)
+        assert get(testbed, "pvc", "data", "-n", namespace)["spec"]["volumeName"] == namespace
     finally:
         testbed.kubectl("delete", "pv", namespace, "--wait=false", "--ignore-not-found")

@@ -27,6 +27,7 @@ from strongroom.dataplane.repository.objects import split
 from strongroom.dataplane.restore.candidates import (
     Existing,
     NamespaceFacts,
+    ReleasedVolume,
     SourceObject,
     StorageClassFacts,
     TargetState,
@@ -651,6 +652,29 @@ def test_row_24_an_existing_volume_is_never_given_to_a_second_claim() -> None:
         existing={("", "PersistentVolume", "", "pv-1"): Existing("u", "1", ())},
     )
     assert not by_name(made)["PersistentVolumeClaim/data"].keep_volume_name
+
+
+@pytest.mark.parametrize(("policy", "action"), [(Conflict.PATCH, Action.PATCH), (Conflict.SKIP, Action.SKIP)])
+def test_row_24_a_released_volume_is_given_back_to_its_claim_where_patching_is_allowed(
+    policy: Conflict, action: Action
+) -> None:
+    released = Existing("u", "1", (), released=ReleasedVolume("shop", "data", "old-uid"))
+    made = plan(
+        claim(),
+        volume("Retain"),
+        request=RestoreRequest(conflict=policy),
+        to=target(classes=FAST),
+        existing={("", "PersistentVolume", "", "pv-1"): released},
+    )
+    persistent, bound = by_name(made)["PersistentVolume/pv-1"], by_name(made)["PersistentVolumeClaim/data"]
+    assert persistent.action is action
+    assert persistent.release_claim == bound.keep_volume_name == (policy is Conflict.PATCH)
+    if policy is Conflict.SKIP:
+        # Not an empty volume in place of one whose data is there: it fails and says how to get it.
+        assert bound.action is Action.CONFLICT
+        assert "Use the policy patch" in made.warnings[0]
+    else:
+        assert persistent.diff == (FieldChange(path="spec.claimRef.uid", before="old-uid"),)
 
 
 def test_row_26_objects_of_nodes_are_left_out_with_the_reason() -> None:

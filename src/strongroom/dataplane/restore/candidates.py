@@ -32,6 +32,16 @@ class Existing:
     revision: str
     differences: tuple[FieldChange, ...] | None = None
     refusal: str = ""
+    released: "ReleasedVolume | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasedVolume:
+    """A PersistentVolume of the target whose claim is gone: it still holds that claim's data, and its uid."""
+
+    namespace: str
+    name: str
+    claim_uid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +106,7 @@ class Candidate:
     owners: tuple[Owner, ...] = ()
     volume: VolumeImport | None = None
     keep_volume_name: bool = False
+    release_claim: bool = False
     source_api_version: str = ""
     skipped_with_owner: bool = False
     """Skipped because its controller makes it, or because it is finished: what it controls is not restored either."""

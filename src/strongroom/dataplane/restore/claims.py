@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from strongroom.dataplane.repository.model import VolumeEntry, VolumeState
 from strongroom.dataplane.restore.candidates import Candidate, StorageClassFacts
-from strongroom.dataplane.restore.model import Action, RestoreRequest, VolumeImport, VolumeMode
+from strongroom.dataplane.restore.model import Action, Conflict, FieldChange, RestoreRequest, VolumeImport, VolumeMode
 
+CLAIM_UID_PATH = "spec.claimRef.uid"
 PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
 
 
@@ -72,6 +73,9 @@ def decide_volumes(
             claim.reason = f"keeps its volume {facts.volume}"
             claim.needs += (f"PersistentVolume {facts.volume}",)
             kept.add(facts.volume)
+        elif volume is not None and _waits_for(claim, volume, request):
+            _give_back(claim, volume[0], request, warnings)
+            kept.add(facts.volume)
         else:
             claim.reason = f"provisioned empty: {why_not}"
             if request.volumes is VolumeMode.DATA:
@@ -107,8 +111,7 @@ def _why_no_snapshot(entry: VolumeEntry | None, request: RestoreRequest, *, snap
 def _is_kept(volume: tuple[Candidate, VolumeFacts], request: RestoreRequest) -> bool:
     """Say whether the claim goes back to its own volume: one that nobody provisions again, and that the target lacks.
 
-    One that the target has is bound or waits for its old claim's uid; two PersistentVolumes on one storage volume are
-    never made.
+    Two PersistentVolumes on one storage volume are never made.
     """
     candidate, facts = volume
     if candidate.existing is not None or candidate.action is not Action.CREATE:
@@ -116,6 +119,32 @@ def _is_kept(volume: tuple[Candidate, VolumeFacts], request: RestoreRequest) -> 
     if not facts.dynamic:
         return True
     return facts.reclaim_policy == "Retain" and request.volumes is VolumeMode.DATA
+
+
+def _waits_for(claim: Candidate, volume: tuple[Candidate, VolumeFacts], request: RestoreRequest) -> bool:
+    """Say whether the target still has the claim's volume, Released, with the data that the claim had."""
+    candidate, facts = volume
+    existing = candidate.existing
+    if existing is None or existing.released is None or candidate.action not in (Action.SKIP, Action.PATCH):
+        return False
+    if facts.dynamic and request.volumes is VolumeMode.NONE:
+        return False
+    return (existing.released.namespace, existing.released.name) == (claim.namespace, claim.name)
+
+
+def _give_back(claim: Candidate, volume: Candidate, request: RestoreRequest, warnings: list[str]) -> None:
+    """Let the claim have its Released volume, which forgets the old claim's uid: a patch of what exists."""
+    released = volume.existing.released if volume.existing else None
+    if request.conflict is Conflict.SKIP or released is None:
+        claim.reason = f"its volume {volume.name} is there, Released with its data; the conflict policy is skip"
+        claim.action = Action.CONFLICT
+        warnings.append(f"{claim.title} is not restored: its volume {volume.name} waits for it. Use the policy patch")
+        return
+    claim.keep_volume_name = True
+    claim.reason = f"gets its volume {volume.name} back, which the target has with its data"
+    volume.action, volume.reason = Action.PATCH, f"Released: given back to its claim {claim.namespace}/{claim.name}"
+    volume.release_claim = True
+    volume.differences += (FieldChange(path=CLAIM_UID_PATH, before=released.claim_uid),)
 
 
 def _class_of(

@@ -10,6 +10,7 @@ import difflib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -30,6 +31,7 @@ from strongroom.dataplane.restore.candidates import (
     Existing,
     NamespaceFacts,
     OwnerKey,
+    ReleasedVolume,
     SourceObject,
     StorageClassFacts,
     TargetState,
@@ -305,16 +307,18 @@ class _Gathering:
             if metadata.get("deletionTimestamp"):
                 return None  # it goes: the execution waits for that
             revision = metadata["resourceVersion"]
+            released = _released(live) if candidate.kind == "PersistentVolume" else None
             found, patch = self._planner.compare(source, candidate, live)
             if not found or not self._will_patch(candidate):
-                return Existing(metadata["uid"], revision, found)
+                return Existing(metadata["uid"], revision, found, released=released)
             try:
                 answer = await self._api.patch(kind, candidate.name, namespace, patch, dry_run=True)
             except (KubeUnreachable, KubeUnauthorized):
                 raise
             except KubeError as error:
                 return Existing(metadata["uid"], revision, found, refusal=refusal_of(error))
-            return Existing(metadata["uid"], revision, after_dry_run(found, live, msgspec.json.decode(answer)))
+            real = after_dry_run(found, live, msgspec.json.decode(answer))
+            return Existing(metadata["uid"], revision, real, released=released)
 
     def _will_patch(self, candidate: Candidate) -> bool:
         return self._request.conflict is Conflict.PATCH or candidate.on_exists is OnExists.MERGE
@@ -383,6 +387,13 @@ class _Gathering:
 def kind_of(candidate: Candidate) -> Kind:
     """Return the kind under which a candidate is sent."""
     return Kind(candidate.group, candidate.version, candidate.kind, candidate.plural, candidate.namespaced, frozenset())
+
+
+def _released(volume: dict[str, Any]) -> ReleasedVolume | None:
+    reference = volume.get("spec", {}).get("claimRef")
+    if volume.get("status", {}).get("phase") != "Released" or not reference:
+        return None
+    return ReleasedVolume(reference.get("namespace", ""), reference.get("name", ""), reference.get("uid", ""))
 
 
 def refusal_of(error: KubeError) -> str:

@@ -146,6 +146,8 @@ class PlannedObject(_Wire, frozen=True, kw_only=True, gc=False):
     volume: VolumeImport | None = None
     keep_volume_name: bool = False
     """A claim that stays with its static PersistentVolume."""
+    release_claim: bool = False
+    """A Released PersistentVolume of the target, which is given back to its claim: the old claim's uid is removed."""
 
     @property
     def key(self) -> tuple[str, str, str, str]:

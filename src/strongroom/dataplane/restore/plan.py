@@ -478,6 +478,7 @@ class Planner:
             owners=candidate.owners,
             volume=candidate.volume,
             keep_volume_name=candidate.keep_volume_name,
+            release_claim=candidate.release_claim,
         )
 
 

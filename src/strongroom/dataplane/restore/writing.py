@@ -17,6 +17,7 @@ from strongroom.dataplane.kube.errors import (
     KubeUnreachable,
 )
 from strongroom.dataplane.kube.kinds import Kind
+from strongroom.dataplane.restore.claims import CLAIM_UID_PATH
 from strongroom.dataplane.restore.gather import refusal_of
 from strongroom.dataplane.restore.journal import Outcome
 from strongroom.dataplane.restore.model import Conflict, Done, FieldChange, OnExists, PlannedObject, RestoreRequest
@@ -166,6 +167,11 @@ class ObjectWriter:
         # An object that the cluster makes by itself is completed, whatever the policy: nothing is taken away from it.
         take_away = planned.on_exists is not OnExists.MERGE
         found, patch = compare(msgspec.json.decode(body), draft.value(), live, take_away=take_away)
+        if planned.release_claim:
+            reference = live["spec"].get("claimRef") or {}
+            found += (FieldChange(path=CLAIM_UID_PATH, before=reference.get("uid")),)
+            wanted = {"uid": None, "resourceVersion": None}
+            patch = {**patch, "spec": {**patch.get("spec", {}), "claimRef": wanted}}
         if not found:
             return Outcome(planned.number, Done.SKIPPED, metadata["uid"], "exists and is equal by now")
         if metadata["resourceVersion"] != planned.existing_revision:
