@@ -106,18 +106,18 @@ def test_a_missing_wrong_or_damaged_key_file_is_told_apart(stage: Stage, tmp_pat
     for command in (("point", "list"), ("point", "create", *stage.selection), ("repository", "check")):
         expect_refused(stage.ask(*command, "--key-file", str(other)), "WrongKey", "key file")
     expect_refused(stage.ask("point", "list", "--key-file", str(tmp_path / "none.json")), "KeyMissing", "--key-file")
-    secret_text = json.loads(own.read_text())["writerKey"]
-    for content in (
-        b"",
-        b"\xff\xfe",
-        b"[]",
-        own.read_bytes().replace(secret_text.encode(), b"!" + secret_text.encode()),
-    ):
+    text = own.read_text()
+    keys = {name: json.loads(text)[name] for name in ("rootKey", "writerKey", "recipient")}
+    contents = [b"", b"\xff\xfe", b"[]", *(text.replace(key, f"!{key}").encode() for key in keys.values())]
+    for content in contents:
         harmed = tmp_path / "harmed.json"
         harmed.write_bytes(content)
         refused = stage.ask("point", "list", "--key-file", str(harmed))
         expect_refused(refused, "KeyFileInvalid", str(harmed))
-        assert secret_text not in refused.err
+        assert not any(key in refused.err for key in keys.values())
+    expect_refused(stage.ask("point", "list", "--key-file", str(tmp_path)), "KeyFileInvalid", str(tmp_path))
+    harmed.write_text(text.replace(keys["recipient"], ""))
+    expect_refused(stage.ask("point", "list", "--key-file", str(harmed)), "WrongKey", "key file")
     own.rename(tmp_path / "away.json")
     expect_refused(stage.ask("point", "list"), "KeyMissing", "encrypted", "--key-file", str(own))
 

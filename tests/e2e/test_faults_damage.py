@@ -231,8 +231,10 @@ def test_an_earlier_manifest_replayed_as_the_newest_is_found_and_refused(gallery
     shutil.copy(gallery.manifest(0), gallery.manifest(2))
     expect_found(gallery.check(), gallery.manifest(2))
     assert gallery.plan(gallery.points[2]).code == ExitCode.DAMAGED
+    # An older one in silence would be what the forger wants.
     latest = gallery.stage.ask("point", "show", "latest")
-    assert latest.json["recoveryPointId"] == gallery.points[1]
+    assert latest.code == ExitCode.DAMAGED
+    expect_refused(latest, latest.error["type"], gallery.points[2])
 
 
 def test_the_exit_code_of_damage_is_that_of_a_real_process(gallery: Gallery) -> None:
@@ -248,3 +250,22 @@ def swap(first: Path, second: Path) -> None:
     one, two = first.read_bytes(), second.read_bytes()
     first.write_bytes(two)
     second.write_bytes(one)
+
+
+@pytest.mark.parametrize("harm", [flip, truncate])
+def test_a_harmed_record_of_what_was_deleted_is_named_and_nothing_goes_on_without_it(
+    gallery: Gallery, harm: Callable[[Path], None]
+) -> None:
+    """Without it nobody knows which points and files may still be relied on."""
+    deleted = gallery.stage.ask("point", "delete", gallery.points[0])
+    assert deleted.code == ExitCode.WHOLE
+    (record,) = (gallery.folder / "condemned").iterdir()
+    sound = record.read_bytes()
+    harm(record)
+    backup = gallery.stage.ask("point", "create", *gallery.stage.selection)
+    for ended in (gallery.check(), gallery.plan(gallery.points[2]), gallery.stage.ask("repository", "prune"), backup):
+        assert ended.code == ExitCode.DAMAGED
+        expect_refused(ended, ended.error["type"], f"condemned/{record.name}")
+    record.write_bytes(sound)
+    assert gallery.plan(gallery.points[2]).code == ExitCode.WHOLE
+    assert gallery.points[0] not in gallery.stage.points()

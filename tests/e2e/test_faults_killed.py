@@ -66,7 +66,7 @@ def test_a_backup_killed_at_any_of_its_writes_costs_nothing_and_leaves_nothing(
     kinds, dead = set(), set()
     for write in count():
         stage.change(write)
-        held, ended = _kill_at(stage, proxy, write, when)
+        held, ended = _kill_at(stage, proxy, write, when, "point", "create", *stage.selection)
         if held is None:
             break  # it has no write of that number: this is the next backup, and it succeeded
         kinds.add(held.path.split("/")[3])
@@ -94,8 +94,8 @@ def test_a_backup_killed_at_any_of_its_writes_costs_nothing_and_leaves_nothing(
         _expect_restorable(stage, first)
 
 
-def _kill_at(stage: Stage, proxy: FaultProxy, write: int, when: When) -> tuple[Recorded | None, Ended]:
-    """Run a backup, kill it at its write number *write*, and return that request: None if it has not so many."""
+def _kill_at(stage: Stage, proxy: FaultProxy, write: int, when: When, *command: str) -> tuple[Recorded | None, Ended]:
+    """Run *command*, kill it at its write number *write*, and return that request: None if it has not so many."""
     proxy.clear()
     reached = threading.Event()
     hit: list[Recorded] = []
@@ -114,7 +114,7 @@ def _kill_at(stage: Stage, proxy: FaultProxy, write: int, when: When) -> tuple[R
         proxy.add(Rule(DropReply(), method="PUT", skip=write, times=1, on_match=hold_repetition))
     else:
         proxy.add(Rule(Hang(), method="PUT", skip=write, on_match=hold))
-    process = stage.begin("point", "create", *stage.selection)
+    process = stage.begin(*command)
     while process.poll() is None and not reached.wait(POLL_SECONDS):
         pass
     process.send_signal(signal.SIGKILL)
@@ -167,3 +167,27 @@ def _expect_restorable(stage: Stage, point: str) -> None:
                 assert there[name].get("data") == served.get("data")
     finally:
         stage.testbed.kubectl("delete", "namespace", target, "--wait=false", "--ignore-not-found")
+
+
+@pytest.mark.parametrize("when", When)
+def test_an_init_killed_at_any_of_its_writes_is_repeated_as_if_nothing_had_been(
+    testbed: Testbed, tmp_path: Path, server: Azurite, proxy: FaultProxy, when: When
+) -> None:
+    stage = azure_stage(testbed, "default", tmp_path, server, proxy)
+    for write in count():
+        held, ended = _kill_at(stage, proxy, write, when, "repository", "init")
+        if held is None:
+            break  # it has no write of that number: nobody held it up
+        if when is When.STORED and held.path.endswith("/repository.json"):
+            # The last write made the repository, though nobody was there to be told.
+            break
+    proxy.clear()
+    if when is When.ON_ITS_WAY:
+        assert ended.json["repositoryId"]
+    assert stage.points() == {}
+    # What the dead ones left is told, and hurts nobody.
+    notes = stage.ask("repository", "check").json["notes"]
+    assert [note for note in notes if note["subject"].startswith("keys/")]
+    point = stage.back_up()
+    assert stage.points() == {point: "Completed"}
+    stage.expect_sound()
