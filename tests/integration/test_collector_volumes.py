@@ -15,6 +15,7 @@ from strongroom.dataplane.repository.keyfile import KeyFile
 from strongroom.dataplane.repository.model import Manifest, Selection, VolumeEntry, VolumeState
 from strongroom.dataplane.repository.repository import Repository
 from strongroom.testbed.cluster import Testbed
+from strongroom.testbed.unreliable import Killed, Lost, UnreliableStore
 
 
 @pytest.fixture
@@ -136,3 +137,46 @@ async def test_a_claim_that_only_a_selected_pod_uses_is_snapshotted(
     assert manifest.state == "Completed"
     assert [(entry.claim, entry.state) for entry in manifest.volumes] == [("data", VolumeState.SNAPSHOT_READY)]
     assert {e.kind: e.objects for e in manifest.kinds}["PersistentVolume"] == 1
+
+
+class TestARunThatFails:
+    """What is left behind by a backup that did not reach its commit."""
+
+    async def snapshots_left(self, testbed: Testbed, namespace: str) -> list[str]:
+        left = json.loads(testbed.kubectl("get", "volumesnapshots", "-n", namespace, "-o", "json"))["items"]
+        contents = json.loads(testbed.kubectl("get", "volumesnapshotcontents", "-o", "json"))["items"]
+        ours = [each for each in contents if each["spec"]["volumeSnapshotRef"]["namespace"] == namespace]
+        return [each["metadata"]["name"] for each in (*left, *ours)]
+
+    @pytest.mark.parametrize("prefix", ["packs/", "lists/"])
+    async def test_leaves_no_point_and_no_snapshot_when_the_store_fails_before_the_commit(
+        self, testbed: Testbed, api: KubeApi, tmp_path: Path, namespace: str, prefix: str
+    ) -> None:
+        await make_claims(testbed, namespace, claim("data"))
+        store = UnreliableStore(f"{namespace}-{prefix}", create=True)
+        _, key = await Repository.init(store, key_file=tmp_path / "key.json")
+        repo = await Repository.open(store, KeyFile.load(key))
+        store.lose(0, Lost.REQUEST, then_dead=True, prefix=prefix)
+        with pytest.raises(Killed):
+            await collect(api, repo, BackupRequest(Selection(include_namespaces=(namespace,))))
+        assert await self.snapshots_left(testbed, namespace) == []
+        again = await Repository.open(MemoryStore(f"{namespace}-{prefix}"), KeyFile.load(key))
+        assert await again.points() == []
+        result = await collect(api, again, BackupRequest(Selection(include_namespaces=(namespace,))))
+        assert result.manifest.state == "Completed"
+
+    async def test_keeps_its_snapshots_when_the_commit_may_have_gone_through(
+        self, testbed: Testbed, api: KubeApi, tmp_path: Path, namespace: str
+    ) -> None:
+        await make_claims(testbed, namespace, claim("data"))
+        store = UnreliableStore(namespace, create=True)
+        _, key = await Repository.init(store, key_file=tmp_path / "key.json")
+        repo = await Repository.open(store, KeyFile.load(key))
+        store.lose(0, Lost.REPLY, then_dead=True, prefix="points/")
+        with pytest.raises(Killed):
+            await collect(api, repo, BackupRequest(Selection(include_namespaces=(namespace,))))
+        (point,) = await (await Repository.open(MemoryStore(namespace), KeyFile.load(key))).points()
+        assert point.manifest is not None
+        entry = volume_of(point.manifest, "data")
+        assert entry.state is VolumeState.SNAPSHOT_READY
+        assert testbed.snapshot_path(entry.handle).is_dir(), "the manifest owns the snapshot"

@@ -154,13 +154,16 @@ class _Backup:
                 await session.ready()
             self._progress(Progress("committing"))
             draft = await self._draft(started, discovery, cluster, incremental, session, read_before)
+            # A full store fails here, while it is sure that no manifest owns the snapshots.
+            await run.packs.close()
             committing = True
             manifest = await run.commit(draft)
         except BaseException as error:
             # What was stored is garbage that prune removes. Snapshots are removed here, unless a manifest may own them:
             # a commit that broke off may have gone through. The sweep knows, once it can read the manifests.
-            if session is not None and (not committing or isinstance(error, RunTooLong | CommittedTooLate)):
-                await asyncio.shield(session.abandon())
+            no_manifest = not committing or isinstance(error, RunTooLong | CommittedTooLate)
+            if session is not None:
+                await asyncio.shield(session.abandon(no_manifest=no_manifest))
             await run.abandon()
             raise
         after = await self._after_commit(run, manifest, cluster, session)
