@@ -209,8 +209,8 @@ def expect_refused(ended: Ended, type_: str, *words: str) -> None:
     error = ended.error
     assert error["type"] == type_, ended.err
     assert ended.code == error["exitCode"] == documented()[type_], ended.err
-    # What is wrong with a kubeconfig is also what to correct: the message names the file and the field.
-    assert error["hint"] or type_ == "KubeconfigInvalid", ended.err
+    # What is wrong with an argument or a kubeconfig is also what to correct: the message names it.
+    assert error["hint"] or type_ in ("KubeconfigInvalid", "UsageError"), ended.err
     for word in words:
         assert word in error["message"] + " " + error["hint"], ended.err
 

@@ -174,9 +174,29 @@ def test_unknown_points_and_objects_are_told_with_where_to_look(stage: Stage) ->
     expect_refused(stage.ask("point", "show", "latest"), "NoSuchPoint", "point create")
     assert backed_up(stage).code == 0
     expect_refused(stage.ask("point", "show", "0000"), "NoSuchPoint", "point list")
+    expect_refused(stage.ask("point", "show", ""), "NoSuchPoint", "empty")
     expect_refused(stage.ask("point", "cat", "latest", "secret", "default/none"), "NoSuchObject", "point objects")
     cluster = ("--kubeconfig", str(stage.testbed.kubeconfig))
     expect_refused(stage.ask("restore", "plan", "--point", "0000", *cluster), "NoSuchPoint", "point list")
+
+
+def test_a_plan_that_cannot_be_written_or_read_is_a_usage_error(stage: Stage, tmp_path: Path) -> None:
+    assert backed_up(stage).code == 0
+    cluster = ("--kubeconfig", str(stage.testbed.kubeconfig))
+    nowhere = str(tmp_path / "no" / "folder" / "plan.json")
+    unwritable = stage.ask("restore", "plan", "--point", "latest", "--plan", nowhere, *cluster)
+    expect_refused(unwritable, "UsageError", nowhere, "--plan")
+    expect_refused(stage.ask("restore", "apply", "--plan", nowhere, *cluster), "UsageError", nowhere)
+    for content in (b"", b"\xff\xfe", b'{"id": "\xe1"}', b"[]", b"{}"):
+        (tmp_path / "plan").write_bytes(content)
+        expect_refused(stage.ask("restore", "apply", "--plan", str(tmp_path / "plan"), *cluster), "PlanUnreadable")
+    expect_refused(stage.ask("restore", "apply", "--resume", "none", *cluster), "NoSuchRestore")
+    expect_refused(stage.ask("restore", "plan", "--point", "latest", "--map-namespace", "a", *cluster), "UsageError")
+
+
+@pytest.mark.parametrize("sql", ["SELEC 1", "SELECT * FROM read_csv('/etc/passwd')", "SELECT nosuch FROM points"])
+def test_a_query_that_is_wrong_or_reaches_out_is_refused(stage: Stage, sql: str) -> None:
+    expect_refused(stage.ask("query", sql), "QueryRefused")
 
 
 def test_a_full_disk_ends_a_backup_and_leaves_nothing_half_written(

@@ -24,6 +24,7 @@ from strongroom.cli.output import DEFAULT_OUTPUT, Facts, Format, Output, Table, 
 from strongroom.cli.progress import Progress, progress
 from strongroom.cli.session import open_repository
 from strongroom.dataplane.repository.repository import Repository
+from strongroom.dataplane.restore.errors import PlanUnreadable
 from strongroom.dataplane.restore.execute import execute, load_plan, new_restore_id
 from strongroom.dataplane.restore.gather import gather_plan
 from strongroom.dataplane.restore.model import (
@@ -211,15 +212,24 @@ def _print_id(output: Output, restore_id: str) -> None:
 
 def _save(path: Path, plan: RestorePlan) -> None:
     # Names of objects and values of fields are nobody else's business: 0600, as for everything else we write.
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(plan.to_json())
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(plan.to_json())
+    except OSError as error:
+        raise UsageError(
+            f"the plan cannot be written to {path}: {error.strerror}", hint="Name another file with --plan"
+        ) from error
 
 
 async def _load(repository: Repository, path: Path, point: str | None) -> RestorePlan:
     try:
         loaded = RestorePlan.from_json(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"the plan {path} cannot be read: {error.strerror}") from error
+        raise UsageError(
+            f"the plan {path} cannot be read: {error.strerror}", hint="Make one: strongroom restore plan --plan FILE"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise PlanUnreadable(f"{path} is no text", hint="Make a plan with `strongroom restore plan`") from error
     if point is not None and (await repository.point(point)).id != loaded.point:
         raise UsageError(f"the plan {path} is for the recovery point {loaded.point}", hint="Leave --point out")
     return loaded

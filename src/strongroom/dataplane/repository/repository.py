@@ -261,6 +261,9 @@ class Repository:
 
         Raises `NoSuchPoint` (condemned ones do not exist), `Damaged`, `NotTrusted`.
         """
+        if not point_id:
+            # The empty text begins every id: a script's unset variable must not choose a point.
+            raise NoSuchPoint("the id of the recovery point is empty", hint="See them: strongroom point list")
         records = await self.records()
         if point_id == "latest":
             return await self._latest(records)
