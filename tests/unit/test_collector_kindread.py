@@ -236,6 +236,19 @@ async def test_taking_over_gives_what_a_whole_reading_gives(reading: Reading, fi
         assert reading.server.count(metadata="") > reading.server.singles, "the whole list from there on"
 
 
+async def test_many_changes_in_one_namespace_cost_a_list_of_that_namespace(reading: Reading, server: Server) -> None:
+    small = [("a-small", f"cm-{n:03}") for n in range(100)]
+    filled = server.write(dict.fromkeys([*some_names(OBJECTS), *small], "old"))
+    first = await reading.read(filled)
+    changes: dict[Name, str | None] = dict.fromkeys(small[10:70:2], "new")
+    changes |= {small[71]: None, ("a-small", "cm-050-beside"): "inserted", ("a", "cm-00003"): "alone"}
+    revision = server.write(changes)
+    read = await reading.read(revision, Base(first.segments, take_over=True))
+    await reading.assert_is(read, revision)
+    assert server.singles == 1
+    assert server.count(metadata="") - server.singles <= 3, "a few pages of the one namespace"
+
+
 async def test_a_base_that_may_not_be_taken_over_is_read_whole_and_shares_its_equal_segments(
     reading: Reading, filled: str
 ) -> None:

@@ -1,10 +1,10 @@
 """Reads one kind into a run: whole, metadata first against rows of an earlier point, or a few objects by name."""
 
 import asyncio
-from bisect import bisect_right
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -12,6 +12,14 @@ import msgspec
 from strongroom.dataplane.collector.budget import ByteBudget
 from strongroom.dataplane.collector.filtering import ObjectFilter
 from strongroom.dataplane.collector.metadata import Meta, MetaPage, list_metadata
+from strongroom.dataplane.collector.portions import (
+    CHUNK_OBJECTS,
+    MetaSource,
+    chunks,
+    named_items,
+    windows,
+    windows_of_changed,
+)
 from strongroom.dataplane.collector.reading import AnyPage, Pages
 from strongroom.dataplane.collector.stored import RowCursor, stored_segments
 from strongroom.dataplane.kube.api import KubeApi
@@ -24,12 +32,12 @@ from strongroom.dataplane.repository.objects import Parts, split
 from strongroom.dataplane.repository.run import Run
 from strongroom.dataplane.repository.writer import KindWriter, OutOfOrder
 
-CHUNK_OBJECTS: Final = 128  # split without a pause: about 4 ms, so that other kinds' answers are read meanwhile
-CHUNK_BYTES: Final = 1024 * 1024  # of large objects fewer: the parts are copies beside their page
 SINGLE_READS_AT_ONCE: Final = 8  # over all kinds; with more the handshakes cost more than they bring
 SINGLE_READ_SHARE: Final = 0.05
 """Of a kind's objects, how many changed ones are read one by one. A single read costs the API server about as much as
 20 objects of a long list (measured: 1,700 single reads/s against 30,000 objects/s of 2 KB)."""
+NAMESPACE_LIST_FROM: Final = 8  # changed objects in one namespace that are worth a list of it, if they are dense
+CHANGED_AT_ONCE: Final = 32  # changed objects in memory at once, of each kind: keeps the single reads busy
 SINGLE_READS_FREE: Final = 32  # as many are read one by one in any case: less than two pages' cost
 
 ONE_PAGE_OBJECTS: Final = 10_000  # their metadata is about 4.5 MB, and a page is counted as 8 MiB
@@ -38,7 +46,6 @@ CAREFUL_START_ITEMS: Final = 8
 they are received; one request more tells what they are like."""
 NEWEST_MISSES: Final = 2  # so often X is asked for in vain of the newest list, before a run asks for X at once
 
-T = TypeVar("T")
 P = TypeVar("P", bound=AnyPage)
 
 
@@ -118,7 +125,7 @@ class KindReading:
         self._seen = seen
         self._last = b""
         self._writer: KindWriter | None = None
-        self._changed = 0
+        self._cost = 0.0  # of reading what changed, in single reads
         self._total = 0
         self.result = KindRead(kind, revision=revision or "", exact=revision is not None)
 
@@ -144,7 +151,7 @@ class KindReading:
         self._writer = self._new_writer()
         cursor = self._earlier_rows()
         wanted = sorted((Meta(name, namespace) for namespace, name in names), key=lambda meta: meta.key)
-        for window in _windows(wanted, SINGLE_READS_AT_ONCE):
+        for window in windows(wanted, SINGLE_READS_AT_ONCE):
             raws = await asyncio.gather(*(self._read_one(meta) for meta in window))
             await self._store([raw for raw in raws if raw is not None], cursor=cursor)
         return await self._finish(complete=True)
@@ -236,7 +243,7 @@ class KindReading:
         pages = self._pages()
         async with aclosing(pages.stream()) as stream:
             async for page in stream:
-                for items in _chunks(page):
+                for items in chunks(page):
                     await self._store(items, after=after, cursor=cursor)
                     await asyncio.sleep(0)
         self._note(pages)
@@ -275,7 +282,7 @@ class KindReading:
         assert writer is not None
         parts.sort(key=lambda part: sort_name(part.namespace, part.name))
         previous = b""
-        for window in _windows(parts, CHUNK_OBJECTS):
+        for window in windows(parts, CHUNK_OBJECTS):
             kept = []
             for part in window:
                 key = sort_name(part.namespace, part.name)
@@ -302,7 +309,7 @@ class KindReading:
         pages = self._meta_pages()
         segments = stored_segments(self._reader.files, base.segments)
         async with aclosing(pages.stream()) as stream, aclosing(segments):
-            source = _MetaSource(stream, self._keep)
+            source = MetaSource(stream, self._keep)
             async for segment, stored in segments:
                 batch = await source.until(segment.last.encode())
                 self._total = max(source.total, sum(each.rows for each in base.segments))
@@ -335,41 +342,94 @@ class KindReading:
             row = by_uid.get(meta.uid)
             return row if row is not None and row.resource_version == meta.resource_version else None
 
-        self._changed += sum(unchanged(meta) is None for meta in batch)
-        if self._changed > max(SINGLE_READS_FREE, SINGLE_READ_SHARE * self._total):
+        steps: list[tuple[str | None, list[Meta]]] = []  # the namespace to list, or None for single reads
+        cost = 0.0
+        for namespace, run in groupby(batch, key=lambda meta: meta.namespace):
+            metas = list(run)
+            changed = sum(unchanged(meta) is None for meta in metas)
+            by_list = 1 + SINGLE_READ_SHARE * len(metas)
+            # Only where the list would begin with these objects; of a namespace in many segments each would list all.
+            begins = bool(namespace) and not self._last.startswith(f"{namespace}/".encode())
+            if begins and changed >= NAMESPACE_LIST_FROM and by_list < changed:
+                steps.append((namespace, metas))
+                cost += by_list
+            else:
+                cost += changed
+                if not steps or steps[-1][0] is not None:
+                    steps.append((None, []))
+                steps[-1][1].extend(metas)
+        self._cost += cost
+        if self._cost > max(SINGLE_READS_FREE, SINGLE_READ_SHARE * self._total):
             return False
-        for window in _windows_of_changed(batch, unchanged, SINGLE_READS_AT_ONCE):
-            await self._emit(window, by_name)
+        for listed, metas in steps:
+            if listed is not None:
+                await self._emit_listed(listed, metas, unchanged, by_name)
+                continue
+            for window in windows_of_changed(metas, unchanged, CHANGED_AT_ONCE):
+                await self._emit(window, by_name)
         return True
 
     async def _emit(
-        self, window: Sequence[tuple[Meta, ObjectRow | None]], earlier: dict[tuple[str, str], ObjectRow]
+        self, window: Sequence[tuple[Meta, ObjectRow | None]], earlier: Mapping[tuple[str, str], ObjectRow]
     ) -> None:
-        writer = self._writer
-        assert writer is not None
-        kind = self._kind
+        """Store objects in their order; the changed ones are read one by one, several at once."""
         raws = iter(await asyncio.gather(*(self._changed_one(meta) for meta, row in window if row is None)))
         for meta, row in window:
-            if row is not None:
-                await writer.take_over_row(row)
-                self.result.taken_over += 1
-            else:
-                part = split(next(raws), kind.group, kind.version, kind.kind)
-                if self._observe is not None:
-                    self._observe(kind, part)
-                await writer.add([part], [earlier.get((part.namespace, part.name))])
-            self._last = meta.key
-            if self._seen is not None:
-                self._seen(meta.namespace, meta.name)
+            await self._put(meta, row if row is not None else next(raws), earlier)
+
+    async def _emit_listed(
+        self,
+        namespace: str,
+        metas: Sequence[Meta],
+        unchanged: Callable[[Meta], ObjectRow | None],
+        earlier: Mapping[tuple[str, str], ObjectRow],
+    ) -> None:
+        """Store a namespace's objects in their order; the changed ones are taken from one list of the namespace."""
+        pages = self._reader.api.list_pages(
+            self._kind,
+            namespace=namespace,
+            revision=self._revision,
+            limit=AdaptiveLimit(start=CAREFUL_START_ITEMS),
+            labels=self._server_labels,
+        )
+        async with aclosing(pages), aclosing(named_items(pages)) as items:
+            for meta in metas:
+                found: ObjectRow | msgspec.Raw | None = unchanged(meta)
+                while found is None:
+                    name, item = await anext(items, ("", None))
+                    if item is None:
+                        raise self._not_there(meta)
+                    found = item if name == meta.name else None
+                await self._put(meta, found, earlier)
+
+    async def _put(
+        self, meta: Meta, found: ObjectRow | msgspec.Raw, earlier: Mapping[tuple[str, str], ObjectRow]
+    ) -> None:
+        writer, kind = self._writer, self._kind
+        assert writer is not None
+        if isinstance(found, ObjectRow):
+            await writer.take_over_row(found)
+            self.result.taken_over += 1
+        else:
+            part = split(found, kind.group, kind.version, kind.kind)
+            if self._observe is not None:
+                self._observe(kind, part)
+            await writer.add([part], [earlier.get((part.namespace, part.name))])
+        self._last = meta.key
+        if self._seen is not None:
+            self._seen(meta.namespace, meta.name)
+
+    def _not_there(self, meta: Meta) -> KubeProtocolError:
+        return KubeProtocolError(
+            f"{self._kind.resource} {meta.namespace}/{meta.name} was listed at {self._revision} and is not there then",
+            verb="list",
+            resource=self._kind.resource,
+        )
 
     async def _changed_one(self, meta: Meta) -> msgspec.Raw:
         raw = await self._read_one(meta)
         if raw is None:
-            raise KubeProtocolError(
-                f"{self._kind.resource} {meta.namespace}/{meta.name} is listed at {self._revision} but not there alone",
-                verb="list",
-                resource=self._kind.resource,
-            )
+            raise self._not_there(meta)
         return raw
 
     async def _read_one(self, meta: Meta) -> msgspec.Raw | None:
@@ -377,84 +437,3 @@ class KindReading:
             return await self._reader.api.get_at(
                 self._kind, meta.name, meta.namespace if self._kind.namespaced else None, self._revision
             )
-
-
-class _MetaSource:
-    """The kept metadata of a stream of pages, handed out up to a name; checks the order."""
-
-    def __init__(self, pages: AsyncIterator[MetaPage], keep: ObjectFilter) -> None:
-        self._pages = pages
-        self._keeps = keep.keeps
-        self._held: list[Meta] = []
-        self._keys: list[bytes] = []
-        self._last = b""
-        self._ended = False
-        self.total = 0
-
-    async def until(self, key: bytes) -> list[Meta]:
-        """Return the kept objects up to and including *key* that were not handed out yet."""
-        while not self._ended and self._last <= key:
-            await self._next_page()
-        return self._hand_out(bisect_right(self._keys, key))
-
-    async def more(self) -> list[Meta]:
-        """Return what follows, a page at a time; empty at the end."""
-        while not self._held and not self._ended:
-            await self._next_page()
-        return self._hand_out(len(self._held))
-
-    def _hand_out(self, count: int) -> list[Meta]:
-        batch, self._held = self._held[:count], self._held[count:]
-        self._keys = self._keys[count:]
-        return batch
-
-    async def _next_page(self) -> None:
-        page = await anext(self._pages, None)
-        if page is None:
-            self._ended = True
-            return
-        listed = page.metas
-        self.total = max(self.total, len(listed) + (page.remaining or 0))
-        keeps = self._keeps
-        last = self._last
-        for meta in listed:
-            key = meta.key
-            if key <= last:
-                raise OutOfOrder(f"{meta.name!r} is listed out of order")
-            last = key
-            if keeps(meta.namespace, meta.name, bytes(meta.labels)):
-                self._held.append(meta)
-                self._keys.append(key)
-        self._last = last
-
-
-def _windows_of_changed(
-    batch: Sequence[Meta], unchanged: Callable[[Meta], ObjectRow | None], size: int
-) -> Iterator[list[tuple[Meta, ObjectRow | None]]]:
-    """Cut a batch so that no window holds more than *size* changed objects: these are in memory together."""
-    window: list[tuple[Meta, ObjectRow | None]] = []
-    changed = 0
-    for meta in batch:
-        row = unchanged(meta)
-        window.append((meta, row))
-        changed += row is None
-        if changed == size:
-            yield window
-            window, changed = [], 0
-    if window:
-        yield window
-
-
-def _windows(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
-def _chunks(page: Page) -> Iterator[list[msgspec.Raw]]:
-    """Cut a page's items into chunks of at most `CHUNK_OBJECTS` and, by the page's mean, `CHUNK_BYTES`."""
-    if not page.items:
-        return
-    mean = max(1, page.size // len(page.items))
-    size = max(1, min(CHUNK_OBJECTS, CHUNK_BYTES // mean))
-    for start in range(0, len(page.items), size):
-        yield page.items[start : start + size]

@@ -48,6 +48,11 @@ class _Item(msgspec.Struct, gc=False):
 _decode_item = msgspec.json.Decoder(_Item).decode
 
 
+def name_of(item: msgspec.Raw) -> str:
+    """Return the name of a listed object. Raises `msgspec.DecodeError` for what has none."""
+    return _decode_item(item).metadata.name
+
+
 @dataclass(frozen=True, slots=True)
 class MetaPage:
     """One answer to a list of metadata; the fields are those of `kube.pages.Page`, with *metas* for items."""
