@@ -14,6 +14,8 @@ from strongroom.dataplane.repository.keyfile import KeyFile
 from strongroom.dataplane.repository.model import Manifest
 from strongroom.dataplane.repository.prune import PointInUse, delete_point, prune
 from strongroom.dataplane.repository.repository import Repository
+from strongroom.dataplane.restore.journal import Journal
+from strongroom.dataplane.restore.model import RestorePlan, RestoreRequest
 from strongroom.testbed.builders import back_up, config_map, new_repository
 from strongroom.testbed.unreliable import Killed, Lost, UnreliableStore
 
@@ -185,7 +187,7 @@ async def test_two_runs_of_one_writer_chain_one_behind_the_other(tmp_path: Path)
 async def test_deleting_waits_for_a_restore_without_a_result(tmp_path: Path) -> None:
     _, repository = await start(tmp_path)
     _, first = await back_up(repository, OBJECTS)
-    await write_restore_entry(repository, "restore-1", 0, {"point": first.id})
+    await write_restore_entry(repository, "restore-1", 0, {"plan": {"point": first.id}})
     with pytest.raises(PointInUse, match="restore-1"):
         await delete_point(repository, first.id)
     await write_restore_result(repository, "restore-1", {"state": "Completed"})
@@ -195,6 +197,18 @@ async def test_deleting_waits_for_a_restore_without_a_result(tmp_path: Path) -> 
 async def test_a_restore_that_never_ends_does_not_keep_a_point_for_ever(tmp_path: Path) -> None:
     store, repository = await start(tmp_path)
     _, first = await back_up(repository, OBJECTS)
-    await write_restore_entry(repository, "restore-1", 0, {"point": first.id})
+    await write_restore_entry(repository, "restore-1", 0, {"plan": {"point": first.id}})
     store.age(timedelta(days=8))
     await delete_point(repository, first.id)
+
+
+async def test_the_journal_of_a_real_restore_holds_its_point(tmp_path: Path) -> None:
+    """What the restore component writes is what deletion reads."""
+    _, repository = await start(tmp_path)
+    _, manifest = await back_up(repository, OBJECTS)
+    plan = RestorePlan(
+        id="0123456789abcdef", point=manifest.id, target=manifest.cluster, request=RestoreRequest(), waves=()
+    )
+    await Journal.begin(repository, "fedcba9876543210", plan)
+    with pytest.raises(PointInUse, match="fedcba9876543210"):
+        await delete_point(repository, manifest.id)

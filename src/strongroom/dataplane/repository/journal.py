@@ -25,6 +25,16 @@ async def read_restore_journal(repository: Repository, restore_id: str) -> list[
     return [_decode(key, await repository.files.read(key)) for key in keys]
 
 
+async def restored_point(repository: Repository, restore_id: str) -> str:
+    """Return the id of the recovery point that a restore reads: `plan.point` of its first entry; "" if it says none."""
+    key = paths.journal_path(restore_id, 0)
+    try:
+        plan = _decode(key, await repository.files.read(key)).get("plan")
+    except ObjectNotFound:
+        return ""
+    return str(plan.get("point", "")) if isinstance(plan, dict) else ""
+
+
 async def write_restore_result(repository: Repository, restore_id: str, result: Entry) -> None:
     """Store the result of a restore: it is over. Raises `ObjectExists` if it has one."""
     await repository.files.create(paths.result_path(restore_id), restore_id, msgspec.json.encode(result))

@@ -14,7 +14,7 @@ import msgspec
 from strongroom.dataplane.objectstore.port import Key
 from strongroom.dataplane.repository import paths
 from strongroom.dataplane.repository.errors import NoSuchPoint, RepositoryError
-from strongroom.dataplane.repository.journal import open_restores, read_restore_journal
+from strongroom.dataplane.repository.journal import open_restores, restored_point
 from strongroom.dataplane.repository.model import Manifest, VolumeEntry
 from strongroom.dataplane.repository.prune_plan import live_files, to_condemn, to_sweep
 from strongroom.dataplane.repository.records import CondemnedRecord, PruneRecords, SweptRecord
@@ -166,8 +166,7 @@ async def _retry_volumes(
 async def _refuse_while_restored(repository: Repository, point_id: str) -> None:
     now = datetime.now(UTC)
     for restore_id in await open_restores(repository):
-        journal = await read_restore_journal(repository, restore_id)
-        if not journal or journal[0].get("point") != point_id:
+        if await restored_point(repository, restore_id) != point_id:
             continue
         begun = (await repository.store.head(paths.journal_path(restore_id, 0))).modified
         if now - begun < RESTORE_WAIT:
