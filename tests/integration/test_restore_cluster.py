@@ -752,3 +752,20 @@ async def test_row_08_many_existing_objects_are_compared_by_pages_and_each_diffe
     found = {planned.name: planned.action for planned in plan.objects() if planned.action is not Action.SKIP}
     assert found == {"c077": Action.PATCH, "c100": Action.CREATE}
     assert sum(planned.reason == "exists and is equal" for planned in plan.skipped) >= 118
+
+
+async def test_row_02_an_owner_that_is_restored_later_is_referred_to_afterwards(ground: Ground) -> None:
+    ground.apply(of("apps/v1", "Deployment", "web", spec={
+        "replicas": 0, "selector": {"matchLabels": {"app": "web"}}, "template": pod_template("web"),
+    }))  # fmt: skip
+    uid = ground.get("deployment", "web", namespace=ground.source)["metadata"]["uid"]
+    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": uid}
+    ground.apply(config("owned", ownerReferences=[reference]))
+    point = await ground.save()
+    plan = await ground.plan(point)
+    waves = {planned.name: number for number, wave in enumerate(plan.waves) for planned in wave.objects}
+    assert waves["owned"] < waves["web"]
+    result = await execute(ground.api, ground.repo, point, plan)
+    assert result.failed == 0
+    new = ground.get("deployment", "web")["metadata"]["uid"]
+    assert [owner["uid"] for owner in ground.get("configmap", "owned")["metadata"]["ownerReferences"]] == [new]

@@ -123,6 +123,15 @@ class _Loaded:
     managed: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Feed:
+    """Objects being loaded, in their order, and None after the last; *objects* says how many there will be."""
+
+    queue: "asyncio.Queue[_Loaded | None]"
+    task: asyncio.Task[None]
+    objects: int
+
+
 class _Execution:
     """One run of `execute`."""
 
@@ -149,6 +158,8 @@ class _Execution:
         self._failed = sum(outcome.done is Done.FAILED for outcome in self._outcomes.values())
         self._broken_namespaces: dict[str, str] = {}
         self._broken_kinds: dict[tuple[str, str], str] = {}
+        self._feeding: list[asyncio.Task[None]] = []
+        self._recording: list[asyncio.Task[None]] = []
         self._service_waits: dict[str, asyncio.Task[str]] = {}
         self._writer = ObjectWriter(api, plan.request, self._new_uids, journal.intended)
         for planned in plan.objects():
@@ -159,47 +170,65 @@ class _Execution:
         if any(planned.volume for wave in self._plan.waves for planned in wave.objects):
             await self._swept()
         try:
-            for wave in self._plan.waves:
-                await self._wave(wave)
+            feed = self._feed(self._due(0))
+            for number, wave in enumerate(self._plan.waves):
+                # The next wave's first batch is read and journaled meanwhile: a wave starts without a round trip.
+                ahead = self._feed(self._due(number + 1))
+                await self._wave(wave, feed)
                 await self._await_definitions(wave)
+                feed = ahead
+            await self._deferred_owners()
+            await self._imports()
+            await asyncio.gather(*self._recording)
         finally:
-            for task in self._service_waits.values():
+            tasks = [*self._service_waits.values(), *self._feeding, *self._recording]
+            for task in tasks:
                 task.cancel()
-        await self._deferred_owners()
-        await self._imports()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     # One wave
 
-    async def _wave(self, wave: Wave) -> None:
-        """Restore the objects of *wave* that have no outcome yet, those that failed for a moment again."""
-        due = [planned for planned in wave.objects if planned.number not in self._outcomes]
+    def _due(self, number: int) -> list[PlannedObject]:
+        """Return the objects of a wave that have no outcome yet; none for a wave that does not exist."""
+        waves = self._plan.waves[number : number + 1]
+        return [planned for wave in waves for planned in wave.objects if planned.number not in self._outcomes]
+
+    async def _wave(self, wave: Wave, feed: "_Feed") -> None:
+        """Restore the objects of *feed*, those that failed for a moment again."""
         later: dict[int, tuple[PlannedObject, str]] = {}
-        await self._pass(wave, due, later)
+        await self._pass(wave, feed, later)
         for pause in RETRY_PAUSES_SECONDS:
             if not later:
                 break
             await asyncio.sleep(pause)
             again = [planned for planned, _ in later.values()]
             later.clear()
-            await self._pass(wave, again, later)
+            await self._pass(wave, self._feed(again), later)
         for planned, reason in later.values():
             self._settle(wave, planned, Outcome(planned.number, Done.FAILED, "", reason))
-        await self._record()
+        self._record()
+        for task in [task for task in self._recording if task.done()]:
+            self._recording.remove(task)
+            task.result()  # a journal that cannot be written ends the restore
 
-    async def _pass(
-        self, wave: Wave, due: Sequence[PlannedObject], later: dict[int, tuple[PlannedObject, str]]
-    ) -> None:
-        """Try each of *due* once, many at a time; what should be tried again goes to *later*."""
+    def _feed(self, due: Sequence[PlannedObject]) -> "_Feed":
+        """Begin to load *due*; what is loaded and not taken yet is bounded."""
         queue: asyncio.Queue[_Loaded | None] = asyncio.Queue(maxsize=BATCH_OBJECTS)
 
         async def load() -> None:
             async for loaded in self._loaded(due):
                 await queue.put(loaded)
-            for _ in range(workers):
-                await queue.put(None)
+            await queue.put(None)
+
+        task = asyncio.create_task(load())
+        self._feeding.append(task)
+        return _Feed(queue, task, len(due))
+
+    async def _pass(self, wave: Wave, feed: "_Feed", later: dict[int, tuple[PlannedObject, str]]) -> None:
+        """Try each object of *feed* once, many at a time; what should be tried again goes to *later*."""
 
         async def work() -> None:
-            while (loaded := await queue.get()) is not None:
+            while (loaded := await feed.queue.get()) is not None:
                 try:
                     outcome = await self._restore(loaded)
                 except TryLater as turn:
@@ -207,10 +236,11 @@ class _Execution:
                     continue
                 self._settle(wave, loaded.planned, outcome)
                 if len(self._unrecorded) >= RECORD_EVERY:
-                    await self._record()
+                    self._record()
+            feed.queue.put_nowait(None)  # for the next worker: the end was taken out, so there is room for it
 
-        workers = min(self._concurrency, len(due))
-        tasks = [asyncio.create_task(load()), *(asyncio.create_task(work()) for _ in range(workers))]
+        workers = min(self._concurrency, feed.objects)
+        tasks = [feed.task, *(asyncio.create_task(work()) for _ in range(workers))]
         try:
             await asyncio.gather(*tasks)
         except BaseException:
@@ -286,9 +316,11 @@ class _Execution:
                 plural, _, group = planned.name.partition(".")
                 self._broken_kinds[group, plural] = outcome.reason
 
-    async def _record(self) -> None:
+    def _record(self) -> None:
+        """Write the outcomes so far into the journal, without waiting: until then they stand as intended."""
         outcomes, self._unrecorded = self._unrecorded, []
-        await self._journal.record(outcomes)
+        if outcomes:
+            self._recording.append(asyncio.create_task(self._journal.record(outcomes)))
 
     # After the waves
 

@@ -40,7 +40,7 @@ class _Entry(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
 
     process: str
     plan: RestorePlan | None = None
-    """The plan without its objects, in the first entry."""
+    """The plan, in the first entry; a large one without its objects, which follow in parts."""
     wave: Wave | None = None
     """Objects of one wave; consecutive entries of one name belong together."""
     skipped: tuple[PlannedObject, ...] = ()
@@ -73,6 +73,9 @@ class Journal:
         """Begin a journal with the plan as its first entries. Raises `RestoreTakenOver` when the id has one."""
         journal = cls(repository, restore_id)
         process = journal._process
+        if sum(1 for _ in plan.objects()) <= PART_OBJECTS:
+            await journal._append(_Entry(process=process, plan=plan, planned=True))
+            return journal
         await journal._append(_Entry(process=process, plan=msgspec.structs.replace(plan, waves=(), skipped=())))
         for wave in plan.waves:
             for part in _parts(wave.objects):
@@ -128,8 +131,8 @@ def _parts(objects: tuple[PlannedObject, ...]) -> Iterator[tuple[PlannedObject, 
 
 
 def _assembled(plan: RestorePlan, entries: Iterable[_Entry]) -> RestorePlan:
-    waves: list[Wave] = []
-    skipped: list[PlannedObject] = []
+    waves: list[Wave] = list(plan.waves)
+    skipped: list[PlannedObject] = list(plan.skipped)
     for entry in entries:
         skipped += entry.skipped
         if entry.wave is None:
