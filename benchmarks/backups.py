@@ -86,6 +86,8 @@ def _report(bench: Bench, rounds: dict[str, list[Result]], floors: dict[str, lis
         bench.row(f"{title}, wall", wall, "≤ 0.45 ×", times <= 0.45)
         cpu = f"{server:.2f} × ({median(results, *SERVER):.2f} of {median(below, *SERVER):.2f} s)"
         bench.row(f"{title}, API-server CPU", cpu, "≤ 0.4 ×", server <= 0.4)
+        each = median(results, "cpu") / objects * 1e6
+        bench.row(f"{title}, client CPU", f"{each:.0f} µs per object")
         share = median(results, "written") / written
         bench.row(f"{title}, bytes written", f"{share:.2%} of the first", "≤ 1 %", share <= 0.01)
     for name, title, most in (
