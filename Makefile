@@ -36,7 +36,7 @@ demo: testbed  ## protect, break and restore a sample application on a real cont
 	$(BIN)/python -m strongroom.cli.demo
 
 test: check testbed  ## every check and every test
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup tests
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile tests
 
 check: setup  ## formatting, lint, types, import contracts, dependencies
 	$(BIN)/ruff format --check .

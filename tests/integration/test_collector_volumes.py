@@ -180,3 +180,17 @@ class TestARunThatFails:
         entry = volume_of(point.manifest, "data")
         assert entry.state is VolumeState.SNAPSHOT_READY
         assert testbed.snapshot_path(entry.handle).is_dir(), "the manifest owns the snapshot"
+
+
+async def test_the_snapshot_objects_of_the_run_itself_are_not_backed_up(
+    testbed: Testbed, namespace: str, api: KubeApi, repo: Repository
+) -> None:
+    """They exist at X and are gone after the commit: in the point they would only mislead a restore."""
+    await make_claims(testbed, namespace, claim("data"))
+    selection = Selection(include_namespaces=(namespace,), cluster_scoped=True)
+    manifest = (await collect(api, repo, BackupRequest(selection))).manifest
+    assert [volume.state for volume in manifest.volumes] == [VolumeState.SNAPSHOT_READY]
+    kinds = {entry.kind: entry for entry in manifest.kinds if entry.group == "snapshot.storage.k8s.io"}
+    for kind in ("VolumeSnapshot", "VolumeSnapshotContent"):
+        assert kinds[kind].skipped["made by a backup"] >= 1
+    assert kinds["VolumeSnapshot"].objects == 0

@@ -32,6 +32,7 @@ from strongroom.dataplane.collector.metadata import Meta, list_metadata
 from strongroom.dataplane.collector.needed import REFERRED_KINDS, REFERRING_KINDS, Needs
 from strongroom.dataplane.collector.selection import (
     CLAIM,
+    CONTENT,
     DEFINITION,
     NAMESPACE,
     NEEDED_KINDS,
@@ -339,6 +340,7 @@ class ClusterRead:
             self.resolved.namespaces,
             self.resolved.labels if choice.kind.namespaced else None,
             group=choice.kind.group,
+            own_names=self._reader.own_contents if key == CONTENT else (),
             needed=needed,
             needed_only=choice.needed_only,
             names_are_namespaces=key == NAMESPACE,

@@ -148,7 +148,7 @@ class _Backup:
         try:
             survey = await self._survey_volumes(resolved)
             session = await self._snapshot(discovery, run, survey)
-            cluster, incremental = await self._read(discovery, resolved, run)
+            cluster, incremental = await self._read(discovery, resolved, run, session)
             if session is not None:
                 self._progress(Progress("waiting for volume snapshots"))
                 await session.ready()
@@ -238,9 +238,18 @@ class _Backup:
             raise
         return session
 
-    async def _read(self, discovery: Discovery, resolved: Resolved, run: Run) -> tuple[ClusterRead, Incremental]:
+    async def _read(
+        self, discovery: Discovery, resolved: Resolved, run: Run, session: SnapshotSession | None
+    ) -> tuple[ClusterRead, Incremental]:
         """Take X and read all kinds at it, at most `INSTANTS_AT_MOST` times; then the rest at revisions of its own."""
-        reader = Reader(self._api, run, self._repo.files, ByteBudget(), asyncio.Semaphore(SINGLE_READS_AT_ONCE))
+        reader = Reader(
+            self._api,
+            run,
+            self._repo.files,
+            ByteBudget(),
+            asyncio.Semaphore(SINGLE_READS_AT_ONCE),
+            own_contents=session.contents if session is not None else frozenset(),
+        )
         stored: dict[GroupKind, Stored] = {}
         base: RecoveryPoint | None = None
         why = ""

@@ -20,7 +20,8 @@ SNAPSHOT_GROUP: Final = "snapshot.storage.k8s.io"
 class ObjectFilter:
     """The rules that apply to the objects of one kind.
 
-    *labels* None: no label selection (cluster-scoped kinds). *needed* says of `namespace/name` whether a kept object
+    *labels* None: no label selection (cluster-scoped kinds).
+    *own_names* are cluster-scoped objects of the run itself. *needed* says of `namespace/name` whether a kept object
     needs it; with *needed_only* nothing else is kept. *names_are_namespaces* for the kind Namespace itself.
     `skipped` counts objects left out by each rule; those that a request did not ask for are not counted.
     """
@@ -31,6 +32,7 @@ class ObjectFilter:
         labels: AnyOf | None,
         *,
         group: str = "",
+        own_names: Container[str] = (),
         needed: Callable[[str, str], bool] | None = None,
         needed_only: bool = False,
         names_are_namespaces: bool = False,
@@ -41,6 +43,7 @@ class ObjectFilter:
         self._needed_only = needed_only
         self._names_are_namespaces = names_are_namespaces
         self._own_objects = group == SNAPSHOT_GROUP
+        self._own_names = own_names
         self.skipped: Counter[str] = Counter()
 
     @property
@@ -64,6 +67,8 @@ class ObjectFilter:
         if _MARK in labels and (_decode_labels(labels) or {}).get(rules.EXCLUDE_MARK) == "true":
             return rules.RULE_OBJECT_LABEL
         if self._own_objects and _OURS in labels and (_decode_labels(labels) or {}).get(MANAGED_BY_LABEL) == MANAGED_BY:
+            return rules.RULE_OWN_OBJECT
+        if not namespace and name in self._own_names:
             return rules.RULE_OWN_OBJECT
         if self._needed is not None and self._needed(namespace, name):
             return ""

@@ -76,13 +76,18 @@ class KindRead:
 
 @dataclass
 class Reader:
-    """What the reading of every kind shares. `moved` counts newest lists that were already behind X when they came."""
+    """What the reading of every kind shares.
+
+    `own_contents` are the VolumeSnapshotContents of the run itself. `moved` counts newest lists that were already
+    behind X when they came.
+    """
 
     api: KubeApi
     run: Run
     files: Files
     budget: ByteBudget
     single_reads: asyncio.Semaphore
+    own_contents: frozenset[str] = frozenset()
     moved: int = 0
 
 

@@ -22,8 +22,12 @@ CLAIM = ("", "PersistentVolumeClaim")
 VOLUME = ("", "PersistentVolume")
 STORAGE_CLASS = ("storage.k8s.io", "StorageClass")
 DEFINITION = ("apiextensions.k8s.io", "CustomResourceDefinition")
+CONTENT = ("snapshot.storage.k8s.io", "VolumeSnapshotContent")
 NEEDED_KINDS = frozenset((NAMESPACE, CLAIM, VOLUME, STORAGE_CLASS, DEFINITION))
 """Kinds whose objects come along because kept objects need them, whatever the selection says of the kind."""
+
+UNKEEPABLE = frozenset((rules.RULE_NOT_LISTABLE, rules.RULE_OWN_KIND))
+"""Rules that no selection overrides."""
 
 
 class UnknownNamespace(UsageError):
@@ -158,6 +162,8 @@ def resolve(
     for choice in choices:
         if choice.rule == rules.RULE_CLUSTER_SCOPED and (choice.kind.group, choice.kind.kind) in included:
             warnings.append(f"{choice.kind.resource} is cluster-scoped and left out; --cluster-scoped takes it along")
+        elif choice.rule in UNKEEPABLE and (choice.kind.group, choice.kind.kind) in included:
+            warnings.append(f"{choice.kind.resource} is left out although it is included by name: {choice.rule}")
     skipped = bool(selection.include_kinds) and not included_failed
     return Resolved(selection, choices, namespaces, labels, tuple(warnings), skipped)
 

@@ -228,6 +228,11 @@ class SnapshotSession:
         entries.sort(key=lambda entry: (entry.namespace, entry.claim, entry.claim_uid))
         return tuple(entries), tuple(warnings)
 
+    @property
+    def contents(self) -> frozenset[str]:
+        """The names of this run's VolumeSnapshotContents: snapshot-controller makes them, without a label of ours."""
+        return frozenset(cut.content for cut in self._cuts if cut.content)
+
     async def release(self) -> tuple[str, ...]:
         """After the commit: remove VolumeSnapshots and contents. The storage keeps what the manifest owns.
 
