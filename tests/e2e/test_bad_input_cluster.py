@@ -126,7 +126,7 @@ def test_refused_credentials_end_the_command(stage: Stage, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "type_", "words"),
     [
-        (("--include-kind", "widgets"), "UnknownKind", ("widgets",)),
+        (("--include-kind", "gizmotrons"), "UnknownKind", ("gizmotrons",)),
         (("--include-kind", "deploymets"), "UnknownKind", ("deployments",)),
         (("--exclude-kind", "apps/v7/Deployment"), "UnknownKind", ("apps/v7/Deployment",)),
         (("--include-namespace", "no-such-namespace"), "UnknownNamespace", ("no-such-namespace",)),
@@ -144,7 +144,7 @@ def test_a_selection_that_names_what_is_not_there_is_a_usage_error(
 
 def test_the_exit_code_of_a_wrong_selection_is_that_of_a_real_process(stage: Stage) -> None:
     cluster = ("--kubeconfig", str(stage.testbed.kubeconfig))
-    expect_refused(stage.run("point", "create", "--include-kind", "widgets", *cluster), "UnknownKind", "widgets")
+    expect_refused(stage.run("point", "create", "--include-kind", "gizmotrons", *cluster), "UnknownKind", "gizmotrons")
 
 
 @pytest.fixture

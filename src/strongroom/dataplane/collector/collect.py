@@ -42,6 +42,7 @@ from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.discovery import Discovery, discover
 from strongroom.dataplane.kube.errors import KubeExpired, KubeForbidden
 from strongroom.dataplane.kube.kinds import Kind
+from strongroom.dataplane.memory import return_large_buffers
 from strongroom.dataplane.repository import model, objects
 from strongroom.dataplane.repository.errors import CommittedTooLate, RunTooLong
 from strongroom.dataplane.repository.model import (
@@ -120,6 +121,7 @@ async def collect(
     errors of the repository end the run without a recovery point. What concerns one kind or one volume never does: it
     stands in the coverage report, and the point is Partial.
     """
+    return_large_buffers()
     return await _Backup(api, repo, request, progress or (lambda _: None)).take()
 
 

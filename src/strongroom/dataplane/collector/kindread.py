@@ -1,6 +1,7 @@
 """Reads one kind into a run: whole, metadata first against rows of an earlier point, or a few objects by name."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ SINGLE_READ_SHARE: Final = 0.05
 20 objects of a long list (measured: 1,700 single reads/s against 30,000 objects/s of 2 KB)."""
 NAMESPACE_LIST_FROM: Final = 8  # changed objects in one namespace that are worth a list of it, if they are dense
 CHANGED_AT_ONCE: Final = 32  # changed objects in memory at once, of each kind: keeps the single reads busy
+SEGMENTS_WAITING: Final = 6  # of about 1,000 rows and 1 KB each: hides the round trips of 1 % changes spread over all
 SINGLE_READS_FREE: Final = 32  # as many are read one by one in any case: less than two pages' cost
 
 ONE_PAGE_OBJECTS: Final = 10_000  # their metadata is about 4.5 MB, and a page is counted as 8 MiB
@@ -130,6 +132,7 @@ class KindReading:
         self._seen = seen
         self._last = b""
         self._writer: KindWriter | None = None
+        self._ahead: dict[str, asyncio.Task[msgspec.Raw | None]] = {}  # changed objects being read, by uid
         self._cost = 0.0  # of reading what changed, in single reads
         self._total = 0
         self.result = KindRead(kind, revision=revision or "", exact=revision is not None)
@@ -144,11 +147,14 @@ class KindReading:
                 # Outside of the metadata's stream: who holds pages of one list must not wait for those of another.
                 await self._whole(after=self._last)
         except OutOfOrder:
+            await self._drop_ahead()
             # Seen only with API servers that keep their objects elsewhere than in etcd: sort what they list.
             self._writer = self._new_writer()
             self.result.taken_over = 0
             self._keep.skipped.clear()
             await self._whole_sorted()
+        finally:
+            await self._drop_ahead()
         return await self._finish(complete=True)
 
     async def read_named(self, names: Collection[tuple[str, str]]) -> KindRead:
@@ -315,18 +321,47 @@ class KindReading:
         segments = stored_segments(self._reader.files, base.segments)
         async with aclosing(pages.stream()) as stream, aclosing(segments):
             source = MetaSource(stream, self._keep)
+            # A few segments wait their turn while what changed in them is read: changes spread over all segments
+            # would else cost each of them a round trip of its own.
+            waiting: deque[tuple[SegmentRef, list[Meta], list[ObjectRow] | None]] = deque()
             async for segment, stored in segments:
                 batch = await source.until(segment.last.encode())
                 self._total = max(source.total, sum(each.rows for each in base.segments))
-                if stored.is_of(batch):
-                    await self._take_segment(segment, batch)
-                elif not await self._merge(batch, stored.rows()):
+                rows = None if stored.is_of(batch) else stored.rows()
+                if rows is not None:
+                    self._read_ahead(batch, rows)
+                waiting.append((segment, batch, rows))
+                if len(waiting) > SEGMENTS_WAITING and not await self._settle(*waiting.popleft()):
+                    return False
+            while waiting:
+                if not await self._settle(*waiting.popleft()):
                     return False
             while batch := await source.more():
                 self._total = max(self._total, source.total)
                 if not await self._merge(batch, ()):
                     return False
         self._note(pages)
+        return True
+
+    def _read_ahead(self, batch: Sequence[Meta], rows: Sequence[ObjectRow]) -> None:
+        """Begin to read the changed objects of a batch, if they are few: many may be better listed."""
+        before = {row.uid: row.resource_version for row in rows}
+        changed = [meta for meta in batch if before.get(meta.uid) != meta.resource_version]
+        if len(changed) < NAMESPACE_LIST_FROM * 2 and len(self._ahead) + len(changed) <= CHANGED_AT_ONCE:
+            self._ahead.update((meta.uid, asyncio.create_task(self._read_one(meta))) for meta in changed)
+
+    async def _drop_ahead(self) -> None:
+        tasks = list(self._ahead.values())
+        self._ahead.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _settle(self, segment: SegmentRef, batch: Sequence[Meta], rows: Sequence[ObjectRow] | None) -> bool:
+        """Store what a segment of the base has become; *rows* None: it is unchanged. False as `_merge` says."""
+        if rows is not None:
+            return await self._merge(batch, rows)
+        await self._take_segment(segment, batch)
         return True
 
     async def _take_segment(self, segment: SegmentRef, batch: Sequence[Meta]) -> None:
@@ -432,7 +467,8 @@ class KindReading:
         )
 
     async def _changed_one(self, meta: Meta) -> msgspec.Raw:
-        raw = await self._read_one(meta)
+        task = self._ahead.pop(meta.uid, None)
+        raw = await (task if task is not None else self._read_one(meta))
         if raw is None:
             raise self._not_there(meta)
         return raw

@@ -13,7 +13,6 @@ import msgspec
 
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.discovery import Discovery
-from strongroom.dataplane.kube.errors import UnknownKind
 from strongroom.dataplane.kube.kinds import Kind
 from strongroom.errors import StrongroomError
 
@@ -148,12 +147,12 @@ CONTENTS: Final = msgspec.json.Decoder(VolumeSnapshotContent)
 def find_kinds(discovery: Discovery) -> SnapshotKinds:
     """Return the kinds that *discovery* found. Raises `SnapshotApiMissing`."""
     failure = next((reason for group, reason in discovery.failed.items() if group.split("/")[0] == GROUP), None)
-    try:
-        kinds = [discovery.find(f"{plural}.{GROUP}") for plural in _PLURALS]
-    except UnknownKind as error:
+    served = {kind.plural: kind for kind in discovery.kinds if kind.group == GROUP}
+    if not served.keys() >= set(_PLURALS):
         if failure is not None:
-            raise SnapshotApiMissing(f"the API group {GROUP} does not answer: {failure}", failed=True) from error
-        raise SnapshotApiMissing(f"the cluster does not serve the API group {GROUP}", failed=False) from error
+            raise SnapshotApiMissing(f"the API group {GROUP} does not answer: {failure}", failed=True)
+        raise SnapshotApiMissing(f"the cluster does not serve the API group {GROUP}", failed=False)
+    kinds = [served[plural] for plural in _PLURALS]
     for kind in kinds:
         if VERSION not in discovery.versions.get((kind.group, kind.kind), (kind.version,)):
             raise SnapshotApiMissing(f"the cluster serves {GROUP}/{kind.version}, not {GROUP}/{VERSION}", failed=False)
