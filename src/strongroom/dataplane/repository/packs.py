@@ -47,9 +47,13 @@ class PackRow(NamedTuple):
 
 
 class PackBuilder:
-    """Writes one pack, row group after row group. Not thread-safe; `finish` once."""
+    """Writes one pack, row group after row group, by one thread; `finish` once.
+
+    `size`, the bytes written so far, may be read from any thread and waits for nothing.
+    """
 
     def __init__(self) -> None:
+        self.size = 0
         self._sink = pa.BufferOutputStream()
         self._writer = pq.ParquetWriter(
             self._sink,
@@ -60,11 +64,6 @@ class PackBuilder:
             write_statistics=False,
             store_schema=False,
         )
-
-    @property
-    def size(self) -> int:
-        """Bytes written so far."""
-        return int(self._sink.tell())
 
     def add_row_group(self, rows: Sequence[PackRow]) -> None:
         """Append one row group. Raises `Damaged` when a blob is not UTF-8 (no API server serves such a thing)."""
@@ -77,6 +76,7 @@ class PackBuilder:
             raise Damaged(f"the API server served a {rows[0].kind} that is not UTF-8: {error}") from error
         arrays = [pa.array(columns[0], pa.binary(32)), *(pa.array(c, pa.string()) for c in columns[1:-1]), blobs]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), row_group_size=len(rows))
+        self.size = self._sink.tell()
 
     def finish(self) -> memoryview:
         """Close the pack and return its bytes."""
