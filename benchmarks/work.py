@@ -194,7 +194,7 @@ def main() -> None:
 
         profiler = cProfile.Profile()
         result = profiler.runcall(asyncio.run, WORK[name](meter, task))
-        profiler.dump_stats(f"{profile}.{name}")
+        profiler.dump_stats(f"{profile}.{name}.{os.getpid()}")
     else:
         result = asyncio.run(WORK[name](meter, task))
     print(json.dumps({"ready": ready, **result}))
