@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,23 @@ import pytest
 from strongroom.testbed.cluster import Testbed
 from strongroom.testbed.options import TestbedOptions
 from strongroom.testbed.sharing import shared_testbed, sweep
+
+TIERS = ("unit", "contract", "integration", "e2e")
+OUTCOMES = ("passed", "failed", "error", "skipped")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many tests of each tier had which outcome."""
+    counts = Counter(
+        (report.nodeid.split("/")[1], outcome)
+        for outcome in OUTCOMES
+        for report in terminalreporter.stats.get(outcome, [])
+        if report.nodeid.startswith("tests/")
+    )
+    terminalreporter.section("tests by tier")
+    for tier in TIERS:
+        said = ", ".join(f"{counts[tier, outcome]} {outcome}" for outcome in OUTCOMES if counts[tier, outcome])
+        terminalreporter.line(f"{tier}: {said or 'none'}")
 
 
 @pytest.fixture(scope="session")
