@@ -39,7 +39,6 @@ def s3_service() -> Iterator[Moto]:
         yield server
 
 
-@pytest.mark.xdist_group("azurite")
 class TestAzureStore(ObjectStoreContract):
     many = 5_100  # Azure Blob pages by 5,000
 
@@ -52,7 +51,6 @@ class TestAzureStore(ObjectStoreContract):
         await store.close()
 
 
-@pytest.mark.xdist_group("moto")
 class TestS3Store(ObjectStoreContract):
     @pytest.fixture
     async def store(self, s3_service: Moto, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ObjectStore]:
@@ -64,7 +62,6 @@ class TestS3Store(ObjectStoreContract):
         await store.close()
 
 
-@pytest.mark.xdist_group("azurite")
 class TestAzureErrors:
     @pytest.fixture
     def url(self, blob_service: Azurite, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -153,7 +150,6 @@ class TestAzureErrors:
         assert "refused" in raised.value.message
 
 
-@pytest.mark.xdist_group("moto")
 class TestS3Errors:
     async def test_an_absent_bucket_is_missing(self, s3_service: Moto, monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in s3_service.environment.items():

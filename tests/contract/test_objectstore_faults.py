@@ -35,8 +35,6 @@ QUICK = Patience(request=2, stall=1, retries=3, first_wait=0.01, longest_wait=0.
 PASSING: tuple[Action, ...] = (Status(500), Status(503), TooMany(0), DropRequest(), DropReply())
 LIST = {"az": "comp=list", "s3": "list-type"}
 
-pytestmark = pytest.mark.xdist_group("store-faults")
-
 
 @dataclass(frozen=True)
 class Faulty:

@@ -17,8 +17,6 @@ from strongroom.testbed.cluster import Testbed
 
 from .faults_stage import Ended, Stage, expect_refused, folder_stage
 
-pytestmark = pytest.mark.xdist_group("damage")
-
 
 @dataclass(frozen=True)
 class Gallery:

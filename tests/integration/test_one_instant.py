@@ -22,8 +22,6 @@ from strongroom.testbed.cluster import Testbed
 from strongroom.testbed.options import TestbedOptions
 from strongroom.testbed.sharing import shared_testbed
 
-pytestmark = pytest.mark.xdist_group("one-instant")
-
 BACKUPS = 50
 PLAIN_LISTS = 4  # of both kinds before each backup
 RESTART_WRITES = 500  # more than the programs of a control plane write when they start

@@ -16,7 +16,7 @@ from strongroom.dataplane.repository.model import Digest
 
 ROW_GROUP_BYTES = 256 * 1024
 OWN_GROUP_BYTES = 128 * 1024
-COMPRESSION_LEVEL = 1  # level 3 costs twice the time for 3 % less: dependencies.md, section 3D
+COMPRESSION_LEVEL = 1  # of packs of 4 MB, level 3 took 1.6 times as long and made them 1.6 % smaller
 
 SCHEMA = pa.schema(
     [

@@ -40,7 +40,7 @@ MAX_RUN_SECONDS = 86_400  # no backup of ours takes a day; prune waits twice as 
 FORMAT_NAME = "strongroom-repository"
 AES_256_GCM = "aes-256-gcm"
 NO_ENCRYPTION = "none"
-READERS = 16  # manifests read at once; more did not help against a store 30 ms away
+READERS = 16  # manifests read at once: hides a store's latency within a driver's usual pool of connections
 
 
 class RepositoryInfo(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from strongroom.dataplane.repository.errors import Damaged
 from strongroom.dataplane.repository.model import BlobRef, Digest, FileRef, ObjectRow
 
-CUT_MASK = 0x3FF  # a segment is cut after about 1,024 rows: benchmarks/segments.md
+CUT_MASK = 0x3FF  # a segment is cut after about 1,024 rows; chosen, not measured (docs/format/repository.md)
 SEGMENT_MIN_ROWS = 256
 SEGMENT_MAX_ROWS = 4_096
 
