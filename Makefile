@@ -24,7 +24,7 @@ $(UV):
 
 .venv/.stamp: pyproject.toml constraints.txt | $(UV)
 	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) .venv
-	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cli,testbed]' --group dev
+	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cli,controlplane,testbed]' --group dev
 	@touch $@
 
 setup: .venv/.stamp  ## install everything into .venv (leaves .venv/bin/strongroom)

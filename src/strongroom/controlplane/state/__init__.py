@@ -1,0 +1,1 @@
+"""Everything the control plane remembers, in one SQL database."""
