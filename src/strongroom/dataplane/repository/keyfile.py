@@ -1,4 +1,4 @@
-"""The key file of a repository: what its owner must keep, made by `init`, readable by nobody else (0600)."""
+"""The keys that open a repository: its owner's key file, kept 0600, and what a holder without the root has."""
 
 import base64
 import os
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import msgspec
 import pyrage
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from strongroom.dataplane.repository.errors import KeyFileExists, KeyFileInvalid, KeyMissing
+from strongroom.dataplane.repository.signing import public_bytes
 
 ENVIRONMENT = "STRONGROOM_KEY_FILE"
 _FORMAT = "strongroom-key-file"
@@ -38,6 +39,11 @@ class KeyFile:
 
     def __repr__(self) -> str:
         return f"KeyFile(repository_id={self.repository_id!r}, …)"
+
+    @property
+    def root_public(self) -> bytes:
+        """The raw public half of the root key (32 bytes)."""
+        return public_bytes(self.root)
 
     @staticmethod
     def generate(repository_id: str, *, encryption: bool) -> "KeyFile":
@@ -106,6 +112,33 @@ class KeyFile:
             file.write(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+@dataclass(frozen=True)
+class HolderKeys:
+    """The keys of an extension: it may read and sign once the root certified it, and cannot certify anybody.
+
+    `root_public` is the raw Ed25519 key (32 bytes) that the extension was told to trust: a repository with another root
+    is not opened, whatever stands in the store. `recipient` is an `AGE-SECRET-KEY-1…` text and never empty, so a
+    repository that says it is not encrypted is refused. `writer` signs manifests; until its `keys/` file is there the
+    repository opens for reading only. Raises `KeyFileInvalid` where one of them cannot be a key.
+    """
+
+    root_public: bytes
+    recipient: str
+    writer: Ed25519PrivateKey
+
+    def __post_init__(self) -> None:
+        try:
+            Ed25519PublicKey.from_public_bytes(self.root_public)
+            pyrage.x25519.Identity.from_str(self.recipient)
+        except (ValueError, pyrage.IdentityError) as error:
+            raise KeyFileInvalid(
+                "the pinned root key or the recipient is not a key", hint="Give 32 raw bytes and an AGE-SECRET-KEY-1…"
+            ) from error
+
+    def __repr__(self) -> str:
+        return f"HolderKeys(root_public={self.root_public.hex()}, …)"
 
 
 _HOW_TO_NAME = f"Name it with --key-file or {ENVIRONMENT}"

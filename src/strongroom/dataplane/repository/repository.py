@@ -29,7 +29,7 @@ from strongroom.dataplane.repository.errors import (
     WrongKey,
 )
 from strongroom.dataplane.repository.files import Files
-from strongroom.dataplane.repository.keyfile import KeyFile, default_key_path
+from strongroom.dataplane.repository.keyfile import HolderKeys, KeyFile, default_key_path
 from strongroom.dataplane.repository.model import Manifest, PointId
 from strongroom.dataplane.repository.points import RecoveryPoint
 from strongroom.dataplane.repository.records import PruneRecords, read_records
@@ -161,7 +161,7 @@ class Repository:
         return await cls.open(store, keys), path
 
     @classmethod
-    async def open(cls, store: ObjectStore, keys: KeyFile | None) -> "Repository":
+    async def open(cls, store: ObjectStore, keys: KeyFile | HolderKeys | None) -> "Repository":
         """Open a repository; without encryption *keys* may be None and the repository is then read only.
 
         Raises `NoRepository`, `UnknownFormat`, `KeyMissing`, `WrongKey`, and `NotTrusted` or `Damaged` when the files
@@ -169,11 +169,8 @@ class Repository:
         """
         info, config_sha256 = await read_info(store)
         root = _root_key(info)
-        if keys and (keys.repository_id != info.id or public_bytes(keys.root) != root):
-            raise WrongKey(
-                f"the key file is of repository {keys.repository_id}, and {store.url} holds {info.id}",
-                hint="Name the key file of this repository; if that is the one, repository.json was replaced",
-            )
+        if keys:
+            _require_same(store, info, root, keys)
         if keys is None and info.encrypted:
             raise KeyMissing(
                 f"the repository {info.id} in {store.url} is encrypted and its key file was not found",
@@ -203,8 +200,8 @@ class Repository:
             sealer: Sealer = Plain()
         elif repository_key is None:
             raise WrongKey(
-                f"no key of the repository {info.id} is wrapped for this key file",
-                hint="Name a key file that was added to this repository",
+                f"no key of the repository {info.id} is wrapped for this recipient",
+                hint="Name a key file that was added to this repository; an extension is added by the control plane",
             )
         else:
             sealer = Sealing(repository_key)
@@ -383,7 +380,27 @@ def _decode_key(key: str, payload: bytes) -> _Recipient | _Writer:
         raise UnknownFormat(f"{key} is not understood: {error}", hint="Upgrade Strongroom") from error
 
 
-def _unwrap(key: str, entry: _Recipient, keys: KeyFile) -> bytes | None:
+def _require_same(store: ObjectStore, info: RepositoryInfo, root: bytes, keys: KeyFile | HolderKeys) -> None:
+    """Raise `WrongKey` unless *keys* are of this repository; nobody signs repository.json, so it proves nothing."""
+    if isinstance(keys, KeyFile) and (keys.repository_id != info.id or keys.root_public != root):
+        raise WrongKey(
+            f"the key file is of repository {keys.repository_id}, and {store.url} holds {info.id}",
+            hint="Name the key file of this repository; if that is the one, repository.json was replaced",
+        )
+    if keys.root_public != root:
+        raise WrongKey(
+            f"the repository {info.id} in {store.url} has another root key than the one that is trusted here",
+            hint="Find out who wrote there, and put repository.json back from a copy",
+        )
+    if keys.recipient and not info.encrypted:
+        # Who can replace repository.json could otherwise make the next backup be stored in the clear.
+        raise WrongKey(
+            f"repository.json in {store.url} says that nothing is encrypted, and the keys are of an encrypted one",
+            hint="Find out who wrote there, and put repository.json back from a copy",
+        )
+
+
+def _unwrap(key: str, entry: _Recipient, keys: KeyFile | HolderKeys) -> bytes | None:
     if not keys.recipient:
         return None
     identity = pyrage.x25519.Identity.from_str(keys.recipient)
@@ -395,8 +412,8 @@ def _unwrap(key: str, entry: _Recipient, keys: KeyFile) -> bytes | None:
         raise Damaged(f"the repository key in {key} does not open") from error
 
 
-def _own_paths(keys: KeyFile) -> list[Key]:
-    """Return where the repository keeps what belongs to a key file."""
+def _own_paths(keys: KeyFile | HolderKeys) -> list[Key]:
+    """Return where the repository keeps what belongs to these keys."""
     own = [paths.key_path(writer_id(public_bytes(keys.writer)))]
     if keys.recipient:
         recipient = pyrage.x25519.Identity.from_str(keys.recipient).to_public()
