@@ -6,10 +6,10 @@ reported, not repeated, unless the server answered with an error first. No obsto
 
 import os
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from ipaddress import ip_address
 from itertools import islice
@@ -27,7 +27,7 @@ from obstore.exceptions import (
 )
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from strongroom.dataplane.objectstore.credentials import require_credentials
+from strongroom.dataplane.objectstore.credentials import require_credentials, require_given
 from strongroom.dataplane.objectstore.errors import (
     ObjectExists,
     ObjectNotFound,
@@ -48,9 +48,22 @@ from strongroom.dataplane.objectstore.port import (
 )
 
 if TYPE_CHECKING:
-    from obstore.store import AzureConfig, ClientConfig, GCSConfig, RetryConfig, S3Config
+    from obstore.store import (
+        AzureAccessKey,
+        AzureConfig,
+        AzureCredentialProvider,
+        AzureSASToken,
+        ClientConfig,
+        GCSConfig,
+        RetryConfig,
+        S3Config,
+        S3Credential,
+        S3CredentialProvider,
+    )
 
 REASON_CHARACTERS = 300  # of a foreign error's text: servers answer with whole XML documents
+# obstore asks for credentials again 5 minutes before they expire: so given ones are read anew every 5 minutes.
+RENEWED_AFTER = timedelta(minutes=10)
 LIST_CHUNK = 1_000  # objects handed over from Rust at once: a page of S3 and GCS
 
 
@@ -75,7 +88,12 @@ BRISK = Patience(connect=5, request=10, stall=10, retries=2, total=12)
 class CloudStore:
     """An `ObjectStore` in a container or bucket. Made by `open_cloud_store`, which also asks whether it is there."""
 
-    def __init__(self, location: AzureLocation | S3Location | GcsLocation, patience: Patience) -> None:
+    def __init__(
+        self,
+        location: AzureLocation | S3Location | GcsLocation,
+        patience: Patience,
+        credentials: Mapping[str, str] | None = None,
+    ) -> None:
         self.url = location.url
         self.bytes_read = 0
         self.bytes_written = 0
@@ -83,15 +101,18 @@ class CloudStore:
         # Azure Blob has no "last n bytes".
         self._suffix_ranges = not isinstance(location, AzureLocation)
         try:
-            self._store = _build(location, patience)
-            self._brisk = _build(location, BRISK)
+            self._store = _build(location, patience, credentials)
+            self._brisk = _build(location, BRISK, credentials)
         except BaseError as error:
-            # Nothing was sent yet: the URL is parsed, so what obstore cannot read is a variable's value.
+            # Nothing was sent yet: the URL is parsed, so what obstore cannot read is a credential. Its text is not
+            # repeated where a key was handed over: it may quote it.
+            where = "in the environment" if credentials is None else "that were given"
             raise StoreDenied(
-                f"the credentials for {self.url} cannot be read ({_reason(error)})",
-                hint="Check the credentials in the environment: a key may be cut or quoted",
+                f"the credentials for {self.url} cannot be read"
+                + (f" ({_reason(error)})" if credentials is None else ""),
+                hint=f"Check the credentials {where}: a key may be cut or quoted",
                 store=self.url,
-            ) from error
+            ) from (error if credentials is None else None)
 
     async def require_readable(self) -> None:
         """Raise what is wrong, if the container cannot be listed: one request, no waiting for a dead endpoint."""
@@ -261,7 +282,9 @@ def _reason(error: Exception) -> str:
     return f"{line}{': ' + system[-1] if system else ''}"[:REASON_CHARACTERS]
 
 
-def _build(location: AzureLocation | S3Location | GcsLocation, patience: Patience) -> AzureStore | S3Store | GCSStore:
+def _build(
+    location: AzureLocation | S3Location | GcsLocation, patience: Patience, credentials: Mapping[str, str] | None
+) -> AzureStore | S3Store | GCSStore:
     endpoint = location.endpoint
     client: ClientConfig = {
         # Only where somebody wrote http:// into the URL: never through a variable of the environment.
@@ -291,6 +314,15 @@ def _build(location: AzureLocation | S3Location | GcsLocation, patience: Patienc
                 "use_emulator": False,
             }
             # obstore reads the other names by itself, and prefers what it is given.
+            if credentials is not None:
+                return AzureStore(
+                    location.container,
+                    prefix=prefix,
+                    config=azure,
+                    client_options=client,
+                    retry_config=retry,
+                    credential_provider=_azure_provider(credentials),
+                )
             if "AZURE_STORAGE_ACCOUNT_KEY" not in os.environ and (key := os.environ.get("AZURE_STORAGE_KEY")):
                 azure["account_key"] = key
             return AzureStore(
@@ -304,10 +336,43 @@ def _build(location: AzureLocation | S3Location | GcsLocation, patience: Patienc
                 s3["virtual_hosted_style_request"] = False
             if location.region:
                 s3["region"] = location.region
+            if credentials is not None:
+                return S3Store(
+                    location.bucket,
+                    prefix=prefix,
+                    config=s3,
+                    client_options=client,
+                    retry_config=retry,
+                    credential_provider=_s3_provider(credentials),
+                )
             return S3Store(location.bucket, prefix=prefix, config=s3, client_options=client, retry_config=retry)
         case GcsLocation():
             gcs: GCSConfig = {"base_url": endpoint} if endpoint else {}
+            if credentials is not None:
+                gcs["service_account_key"] = credentials["serviceAccountKey"]
             return GCSStore(location.bucket, prefix=prefix, config=gcs, client_options=client, retry_config=retry)
+
+
+def _azure_provider(credentials: Mapping[str, str]) -> "AzureCredentialProvider":
+    def provide() -> "AzureAccessKey | AzureSASToken":
+        again = datetime.now(UTC) + RENEWED_AFTER
+        if key := credentials.get("accountKey"):
+            return {"access_key": key, "expires_at": again}
+        return {"sas_token": credentials.get("sasToken", "").removeprefix("?"), "expires_at": again}
+
+    return provide
+
+
+def _s3_provider(credentials: Mapping[str, str]) -> "S3CredentialProvider":
+    def provide() -> "S3Credential":
+        return {
+            "access_key_id": credentials.get("accessKeyId", ""),
+            "secret_access_key": credentials.get("secretAccessKey", ""),
+            "token": credentials.get("sessionToken") or None,
+            "expires_at": datetime.now(UTC) + RENEWED_AFTER,
+        }
+
+    return provide
 
 
 def _azure_endpoint(location: AzureLocation) -> str:
@@ -348,9 +413,14 @@ def _read_bundle(path: str, url: str) -> bytes:
         ) from error
 
 
-async def open_cloud_store(location: AzureLocation | S3Location | GcsLocation, patience: Patience) -> CloudStore:
+async def open_cloud_store(
+    location: AzureLocation | S3Location | GcsLocation, patience: Patience, credentials: Mapping[str, str] | None = None
+) -> CloudStore:
     """Return the store at *location* after one request to it; raises as `open_store` says."""
-    require_credentials(location, os.environ)
-    store = CloudStore(location, patience)
+    if credentials is None:
+        require_credentials(location, os.environ)
+    else:
+        require_given(location, credentials)
+    store = CloudStore(location, patience, credentials)
     await store.require_readable()
     return store

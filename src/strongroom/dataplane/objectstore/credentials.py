@@ -1,7 +1,7 @@
-"""Finds a provider's credentials in its usual environment variables, and says which to set where there are none.
+"""Finds a provider's credentials in its usual environment variables, or checks those that a caller hands over.
 
-Asked before the first request: without this, a missing key shows as a minute of waiting for a metadata server that
-only exists on the provider's own machines. Whoever means that server says so by naming it.
+The environment is asked before the first request: without this, a missing key shows as a minute of waiting for a
+metadata server that only exists on the provider's own machines. Whoever means that server says so by naming it.
 """
 
 from collections.abc import Mapping
@@ -43,6 +43,40 @@ _GCS: _Ways = (
 )
 # Where `gcloud auth application-default login` puts its file.
 _GCLOUD_FILE = Path(".config/gcloud/application_default_credentials.json")
+
+GIVEN: Mapping[str, _Ways] = {
+    "az": (("accountKey",), ("sasToken",)),
+    "s3": (("accessKeyId", "secretAccessKey"),),
+    "gs": (("serviceAccountKey",),),
+}
+"""The names of credentials that a caller hands over, by URL scheme; each line is one complete way. `sasToken` is the
+query of a SAS URL, `serviceAccountKey` the JSON text of a key file."""
+_GIVEN_EXTRAS = {"s3": frozenset({"sessionToken"})}
+
+
+def require_given(location: AzureLocation | S3Location | GcsLocation, credentials: Mapping[str, str]) -> None:
+    """Raise `StoreDenied` unless *credentials* are one way of `GIVEN`, `StoreMisused` where they name anything else.
+
+    The messages name the fields and never their values.
+    """
+    scheme = location.url.partition(":")[0]
+    ways = GIVEN[scheme]
+    accepted = " or ".join(" and ".join(way) for way in ways)
+    known = frozenset(name for way in ways for name in way) | _GIVEN_EXTRAS.get(scheme, frozenset())
+    if unknown := sorted(set(credentials) - known):
+        raise StoreMisused(
+            f"credentials for {location.url} have no field {unknown[0]!r}", hint=f"Give {accepted}", store=location.url
+        )
+    present = {name for name, value in credentials.items() if value}
+    complete = [way for way in ways if present.issuperset(way)]
+    if not complete:
+        raise StoreDenied(f"no credentials were given for {location.url}", hint=f"Give {accepted}", store=location.url)
+    if len(complete) > 1:
+        raise StoreMisused(
+            f"two kinds of credentials were given for {location.url}",
+            hint=f"Give either {accepted}",
+            store=location.url,
+        )
 
 
 def require_credentials(location: AzureLocation | S3Location | GcsLocation, environment: Mapping[str, str]) -> None:

@@ -1,0 +1,1 @@
+"""The documents between control plane and extension: their only contract."""
