@@ -1,0 +1,23 @@
+"""What can go wrong with the database, by what the caller does next."""
+
+from strongroom.errors import ExitCode, StrongroomError
+
+
+class StateError(StrongroomError):
+    """The database refused, or what it holds is not as it was written."""
+
+
+class StateUnavailable(StateError):
+    """The database did not answer: nothing of the transaction was kept, and the same one may succeed later."""
+
+    exit_code = ExitCode.UNREACHABLE
+
+
+class Conflict(StateError):
+    """Somebody else wrote first: a row that must be new exists, or a row changed since it was read."""
+
+
+class SecretDamaged(StateError):
+    """A sealed secret does not open under this home's key."""
+
+    exit_code = ExitCode.DAMAGED

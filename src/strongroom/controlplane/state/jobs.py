@@ -1,0 +1,134 @@
+"""Jobs: one row for each backup, restore or other work that users follow, with the document that is answered."""
+
+import json
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, func, or_, select, update
+
+from strongroom.controlplane.state.resources import Document
+from strongroom.controlplane.state.schema import jobs
+from strongroom.controlplane.state.times import stamp
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of a backup instance. *doc* is the whole answer, *private* what its worker needs (never a secret).
+
+    *vault* and *instance* are ARM ids, *category* `Backup`, `Restore`, …, *slot* the name of a schedule's slot or None.
+    *ended* is None exactly while the job runs.
+    """
+
+    id: str
+    vault: str
+    instance: str
+    category: str
+    status: str
+    started: str
+    doc: Document
+    ended: str | None = None
+    slot: str | None = None
+    private: Document = field(default_factory=dict)
+
+    @property
+    def arm_id(self) -> str:
+        return f"{self.vault}/backupJobs/{self.id}"
+
+    def changed(self, *, private: Document | None = None, **properties: Any) -> "Job":
+        """Return the job with *properties* laid over those of its document."""
+        doc = {**self.doc, "properties": {**self.doc["properties"], **properties}}
+        status = properties.get("status", self.status)
+        return replace(self, doc=doc, status=status, private={**self.private, **(private or {})})
+
+
+class Jobs:
+    """The jobs, inside one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def get(self, id: str) -> Job | None:
+        row = self._connection.execute(select(jobs).where(jobs.c.id == id.lower())).one_or_none()
+        return _job(row) if row else None
+
+    def of_slot(self, slot: str) -> Job | None:
+        row = self._connection.execute(select(jobs).where(jobs.c.slot == slot)).one_or_none()
+        return _job(row) if row else None
+
+    def add(self, job: Job) -> None:
+        """Write a new job.
+
+        Raises `Conflict` when its id or slot is taken, or another job of its category runs on its instance.
+        """
+        self._connection.execute(jobs.insert().values(id=job.id.lower(), slot=job.slot, **_values(job)))
+
+    def save(self, job: Job) -> bool:
+        """Write a job that runs, or how it ended: False, and nothing changed, when it had ended before."""
+        running = and_(jobs.c.id == job.id.lower(), jobs.c.ended.is_(None))
+        return bool(self._connection.execute(update(jobs).where(running).values(_values(job))).rowcount)
+
+    def running(self, instance: str, category: str | None = None) -> list[Job]:
+        """Return the jobs that run on *instance*, of one category or all."""
+        condition = and_(jobs.c.instance == instance.lower(), jobs.c.ended.is_(None))
+        if category is not None:
+            condition = and_(condition, jobs.c.category == category)
+        return [_job(row) for row in self._connection.execute(select(jobs).where(condition))]
+
+    def all_running(self) -> list[Job]:
+        """Return every job that has not ended."""
+        return [_job(row) for row in self._connection.execute(select(jobs).where(jobs.c.ended.is_(None)))]
+
+    def count_since(self, instance: str, category: str, since: datetime, *, on_demand: bool) -> int:
+        """Return how many jobs of *category* began at or after *since*, only those on demand when asked."""
+        condition = and_(
+            jobs.c.instance == instance.lower(), jobs.c.category == category, jobs.c.started >= stamp(since)
+        )
+        if on_demand:
+            condition = and_(condition, jobs.c.slot.is_(None))
+        return int(self._connection.execute(select(func.count()).where(condition)).scalar_one())
+
+    def page(
+        self, *, vault: str = "", subscription: str = "", before: tuple[str, str] | None = None, limit: int
+    ) -> list[Job]:
+        """Return up to *limit* jobs of a vault or a subscription, newest first, from past *before* (started, id) on."""
+        conditions = []
+        if vault:
+            conditions.append(jobs.c.vault == vault.lower())
+        if subscription:
+            conditions.append(jobs.c.subscription == subscription.lower())
+        if before is not None:
+            started, id_ = before
+            conditions.append(or_(jobs.c.started < started, and_(jobs.c.started == started, jobs.c.id < id_)))
+        statement = select(jobs).where(*conditions).order_by(jobs.c.started.desc(), jobs.c.id.desc()).limit(limit)
+        return [_job(row) for row in self._connection.execute(statement)]
+
+
+def _values(job: Job) -> dict[str, Any]:
+    return {
+        "vault": job.vault.lower(),
+        "instance": job.instance.lower(),
+        "subscription": job.vault.lower().split("/")[2],
+        "category": job.category,
+        "status": job.status,
+        "started": job.started,
+        "ended": job.ended,
+        "doc": json.dumps(job.doc, ensure_ascii=False, separators=(",", ":")),
+        "private": json.dumps({**job.private, "vault": job.vault, "instance": job.instance}),
+    }
+
+
+def _job(row: Row[Any]) -> Job:
+    private = json.loads(row.private)
+    return Job(
+        id=row.id,
+        vault=private.pop("vault"),
+        instance=private.pop("instance"),
+        category=row.category,
+        status=row.status,
+        started=row.started,
+        ended=row.ended,
+        slot=row.slot,
+        doc=json.loads(row.doc),
+        private=private,
+    )

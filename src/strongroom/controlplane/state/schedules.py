@@ -1,0 +1,42 @@
+"""When each backup instance is due next: what the scheduler reads at every tick."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, select, update
+
+from strongroom.controlplane.state.schema import schedules
+
+
+@dataclass(frozen=True)
+class Due:
+    """Backup instance *instance* (lower-cased ARM id) has a slot at *due* (a stamp)."""
+
+    instance: str
+    due: str
+
+
+class Schedules:
+    """The next slots, inside one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def set(self, instance: str, due: str) -> None:
+        key = instance.lower()
+        if not self._connection.execute(update(schedules).where(schedules.c.instance == key).values(due=due)).rowcount:
+            self._connection.execute(schedules.insert().values(instance=key, due=due))
+
+    def clear(self, instance: str) -> None:
+        self._connection.execute(delete(schedules).where(schedules.c.instance == instance.lower()))
+
+    def get(self, instance: str) -> str | None:
+        """Return the stamp of the next slot, None when none is planned."""
+        found: str | None = self._connection.execute(
+            select(schedules.c.due).where(schedules.c.instance == instance.lower())
+        ).scalar()
+        return found
+
+    def due(self, now: str, *, limit: int) -> list[Due]:
+        """Return what is due at the stamp *now*, longest due first."""
+        statement = select(schedules).where(schedules.c.due <= now).order_by(schedules.c.due).limit(limit)
+        return [Due(row.instance, row.due) for row in self._connection.execute(statement)]
