@@ -13,8 +13,9 @@ from strongroom.cli.volumes import NO_CLUSTER, snapshot_deleter, sweep_leftovers
 from strongroom.dataplane.objectstore.opening import open_store
 from strongroom.dataplane.repository.check import Finding
 from strongroom.dataplane.repository.check import check as check_repository
+from strongroom.dataplane.repository.info import MAX_RUN_SECONDS
 from strongroom.dataplane.repository.prune import prune as prune_repository
-from strongroom.dataplane.repository.repository import MAX_RUN_SECONDS, Repository
+from strongroom.dataplane.repository.repository import Repository
 from strongroom.dataplane.repository.seen import Seen, load_seen, save_seen
 from strongroom.errors import ExitCode
 

@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 
 from strongroom.cli.options import RepositoryOptions
 from strongroom.dataplane.objectstore.opening import open_store
+from strongroom.dataplane.repository.info import read_info
 from strongroom.dataplane.repository.keyfile import KeyFile
-from strongroom.dataplane.repository.repository import Repository, read_info
+from strongroom.dataplane.repository.repository import Repository
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from strongroom.dataplane.objectstore.port import ObjectStore
+from strongroom.dataplane.repository.info import MAX_RUN_SECONDS
 from strongroom.dataplane.repository.model import (
     ClusterIdentity,
     Incremental,
@@ -16,7 +17,7 @@ from strongroom.dataplane.repository.model import (
 )
 from strongroom.dataplane.repository.objects import split
 from strongroom.dataplane.repository.packstream import PACK_BYTES
-from strongroom.dataplane.repository.repository import MAX_RUN_SECONDS, Repository
+from strongroom.dataplane.repository.repository import Repository
 from strongroom.dataplane.repository.run import ManifestDraft, Run
 
 PAGE_OBJECTS = 100

@@ -37,6 +37,10 @@ class KeyFileInvalid(RepositoryError, UsageError):
     exit_code = ExitCode.USAGE
 
 
+class KeyConflict(RepositoryError):
+    """The root has signed something else about this key before, and what it signed is never changed."""
+
+
 class UnknownFormat(RepositoryError):
     """The repository was written by a newer Strongroom, or is none."""
 

@@ -55,18 +55,25 @@ class KeyFile:
     def load(path: Path) -> "KeyFile":
         """Read a key file. Raises `KeyMissing` or `KeyFileInvalid`, which name the path and never the content."""
         try:
-            parsed = msgspec.json.decode(path.read_bytes(), type=_File)
+            content = path.read_bytes()
         except FileNotFoundError as error:
             raise KeyMissing(f"there is no key file {path}", hint=_HOW_TO_NAME) from error
         except OSError as error:
             raise KeyFileInvalid(
                 f"the key file {path} cannot be read: {error.strerror}", hint="Let this user read it, or name another"
             ) from error
+        return KeyFile.decode(content, str(path))
+
+    @staticmethod
+    def decode(content: bytes, name: str) -> "KeyFile":
+        """Return the keys in a key file's *content*; *name* is what errors call it. Raises `KeyFileInvalid`."""
+        try:
+            parsed = msgspec.json.decode(content, type=_File)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise KeyFileInvalid(f"{path} is not a key file of Strongroom", hint=_HOW_TO_NAME) from error
+            raise KeyFileInvalid(f"{name} is not a key file of Strongroom", hint=_HOW_TO_NAME) from error
         if parsed.format != _FORMAT or parsed.version != 1:
             raise KeyFileInvalid(
-                f"{path} is a key file of format {parsed.format!r} version {parsed.version}; version 1 is understood",
+                f"{name} is a key file of format {parsed.format!r} version {parsed.version}; version 1 is understood",
                 hint="Upgrade Strongroom, or name the right file",
             )
         try:
@@ -76,7 +83,7 @@ class KeyFile:
                 parsed.repository_id, _private(parsed.root_key), _private(parsed.writer_key), parsed.recipient
             )
         except (ValueError, pyrage.IdentityError) as error:
-            raise KeyFileInvalid(f"the keys in {path} are damaged", hint="Use a copy of the key file") from error
+            raise KeyFileInvalid(f"the keys in {name} are damaged", hint="Use a copy of the key file") from error
 
     @staticmethod
     def find(explicit: Path | None, repository_id: str) -> "KeyFile | None":
@@ -90,9 +97,8 @@ class KeyFile:
         path = default_key_path(repository_id)
         return KeyFile.load(path) if path.exists() else None
 
-    def save(self, path: Path) -> None:
-        """Write the file, 0600 in a folder of 0700, durable when this returns. Raises `KeyFileExists`."""
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    def encode(self) -> bytes:
+        """Return the content of a key file: secrets."""
         content = _File(
             format=_FORMAT,
             version=1,
@@ -101,6 +107,11 @@ class KeyFile:
             writer_key=base64.b64encode(self.writer.private_bytes_raw()).decode(),
             recipient=self.recipient,
         )
+        return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+
+    def save(self, path: Path) -> None:
+        """Write the file, 0600 in a folder of 0700, durable when this returns. Raises `KeyFileExists`."""
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError as error:
@@ -109,7 +120,7 @@ class KeyFile:
                 hint="It may be the only key of another repository: move it away or name another with --key-file",
             ) from error
         with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
+            file.write(self.encode())
             file.flush()
             os.fsync(file.fileno())
 

@@ -107,7 +107,7 @@ async def prune(repository: Repository, *, delete_volumes: DeleteVolumes | None 
         key = paths.swept_path(record_id)
         swept = SweptRecord(
             id=record_id,
-            writer=repository.require_writer(),
+            writer=repository.require_pruner(),
             written=_now_text(),
             points=sweep.points,
             files=sweep.files,
@@ -142,7 +142,7 @@ async def _condemn(
     key = paths.condemned_path(record_id)
     record = CondemnedRecord(
         id=record_id,
-        writer=repository.require_writer(),
+        writer=repository.require_pruner(),
         written=_now_text(),
         points=points,
         files=files,
@@ -202,7 +202,7 @@ async def _store_now(repository: Repository) -> datetime:
     """Return the time by the store's clock: that of a run record of our own, which a later prune collects."""
     run_id = secrets.token_hex(8)
     key = paths.run_path(run_id)
-    record = {"id": run_id, "writer": repository.require_writer(), "prune": True}
+    record = {"id": run_id, "writer": repository.require_pruner(), "prune": True}
     await repository.files.create(key, run_id, msgspec.json.encode(record))
     return (await repository.store.head(key)).modified
 
