@@ -1,7 +1,7 @@
 """What a user is told when something is refused or went wrong: Azure's UserFacingError as a value.
 
-`UserError` travels: in an ARM error's `additionalInfo`, in a job's `errorDetails` and `warningDetails`, in an instance's
-`protectionErrorDetails`. `Refused` is the exception that carries one out of a rule of this domain to the API.
+`UserError` travels: in an ARM error's `additionalInfo`, in a job's `errorDetails` and `warningDetails`, in an
+instance's `protectionErrorDetails`. `Refused` is the exception that carries one out of a rule to the API.
 """
 
 from collections.abc import Iterable
