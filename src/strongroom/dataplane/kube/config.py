@@ -9,7 +9,7 @@ import ipaddress
 import os
 import ssl
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -39,7 +39,11 @@ _USER_PATHS: Final = ("client-certificate", "client-key", "tokenFile")
 
 @dataclass(frozen=True, slots=True)
 class ClusterAccess:
-    """All that a connection to one API server needs. *warnings* are for the user: what is unsafe in it."""
+    """All that a connection to one API server needs. *warnings* are for the user: what is unsafe in it.
+
+    *refuse_address* is asked for each IP address just before it is connected to, whatever DNS says by then: the reason
+    why that may not be, or "". A proxy's address is asked for, not the one behind it.
+    """
 
     server: str
     tls: ssl.SSLContext | None
@@ -50,6 +54,7 @@ class ClusterAccess:
     compression: bool = True
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     warnings: tuple[str, ...] = ()
+    refuse_address: Callable[[str], str] | None = None
 
 
 class _ClusterExtras(msgspec.Struct, frozen=True, rename="kebab"):

@@ -69,6 +69,12 @@ class KubeUnreachable(KubeError):
     exit_code = ExitCode.UNREACHABLE
 
 
+class KubeAddressRefused(KubeError):
+    """We may not connect to the address that the server's name stands for: nothing was sent."""
+
+    exit_code = ExitCode.USAGE
+
+
 class KubeUnauthorized(KubeError):
     """The server does not accept our credentials (401)."""
 

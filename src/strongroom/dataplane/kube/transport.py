@@ -7,6 +7,7 @@ jitter. A request that was sent and got no clear answer may have been carried ou
 
 import asyncio
 import random
+import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,7 +17,7 @@ from typing import Final, Self, TypeVar
 import aiohttp
 
 from strongroom.dataplane.kube.config import ClusterAccess
-from strongroom.dataplane.kube.errors import KubeError, KubeUnreachable, error_of_answer
+from strongroom.dataplane.kube.errors import KubeAddressRefused, KubeError, KubeUnreachable, error_of_answer
 
 CONNECT_SECONDS: Final = 10.0  # TCP and TLS: longer than two lost SYNs
 READ_SECONDS: Final = 60.0  # silence inside an answer; an API server's own limit for a request is 60 s
@@ -82,9 +83,11 @@ class Transport:
         self._compression = access.compression if compression is None else compression
         self._user_agent = user_agent
         self._session: aiohttp.ClientSession | None = None
+        self._refused = ""
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(limit=self._connections, ssl=self.access.tls or True)
+        checked = self._socket if self.access.refuse_address is not None else None
+        connector = aiohttp.TCPConnector(limit=self._connections, ssl=self.access.tls or True, socket_factory=checked)
         headers = [
             ("User-Agent", self._user_agent),
             ("Accept-Encoding", "gzip" if self._compression else "identity"),
@@ -154,6 +157,15 @@ class Transport:
             message, hint=hint, verb=call.verb, path=call.path, resource=call.resource, after_retry=after_retry
         )
 
+    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        """Return the socket that is about to be connected to *address*, the very one: DNS is not asked again."""
+        family, kind, protocol, _, place = address
+        assert self.access.refuse_address is not None
+        if why := self.access.refuse_address(str(place[0])):
+            self._refused = why  # aiohttp tells the errors of several addresses as one text
+            raise PermissionError(why)
+        return socket.socket(family, kind, protocol)
+
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         body = await response.read()
         self.bytes_read += len(body)
@@ -182,6 +194,9 @@ class Transport:
                 # Only a connection that was never made is sure to have carried nothing.
                 uncertain = uncertain or sent or not _never_connected(error)
                 failure, cause = self.broken(call, error, after_retry=uncertain), error
+                if self._refused and _never_connected(error):
+                    message = f"will not connect to {self.access.server}: {self._refused}"
+                    raise KubeAddressRefused(message, verb=call.verb, path=call.path, resource=call.resource) from cause
                 if _tls_error(error) is not None:
                     raise failure from cause
             else:

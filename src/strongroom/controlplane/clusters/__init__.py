@@ -1,0 +1,1 @@
+"""The control plane's way into clusters: connecting, tokens, the extension, trusted access."""
