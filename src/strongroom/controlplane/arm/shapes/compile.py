@@ -189,5 +189,5 @@ def _text(value: Any) -> str:
 
 def _description(kind: type) -> str:
     """Return the first paragraph of *kind*'s docstring on one line."""
-    paragraph = (inspect.getdoc(kind) or "").split("\n\n", 1)[0]
+    paragraph = inspect.cleandoc(vars(kind).get("__doc__") or "").split("\n\n", 1)[0]
     return " ".join(paragraph.split())
