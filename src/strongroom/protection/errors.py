@@ -10,6 +10,9 @@ from enum import StrEnum
 
 from strongroom.errors import ExitCode, StrongroomError
 
+SHOWN_CHARACTERS = 80  # of a value that a client sent, in a message
+LISTED_PROBLEMS = 10  # in the message of an error with many details; the details hold all of them
+
 
 class ErrorCode(StrEnum):
     """Codes that scripts compare; spelled as Azure spells them where Azure has the case.
@@ -95,6 +98,11 @@ class Refused(StrongroomError):
 def invalid(target: str, message: str, *actions: str) -> UserError:
     """Return the error for a field that is not acceptable: *message* says what was found and what is accepted."""
     return UserError(str(ErrorCode.INVALID_INPUT), message, recommended_action=actions, target=target)
+
+
+def shown(text: str) -> str:
+    """Return *text* in quotes for a message, shortened: what a client sent may be megabytes."""
+    return repr(text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…")
 
 
 def refuse_if_any(problems: Iterable[UserError], what: str) -> None:

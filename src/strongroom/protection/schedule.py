@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from strongroom.protection.errors import UserError, invalid, refuse_if_any
+from strongroom.protection.errors import UserError, invalid, refuse_if_any, shown
 from strongroom.protection.times import (
     Date,
     Instant,
@@ -143,7 +143,7 @@ def read_schedule(intervals: Sequence[str], zone: str | None, path: str, problem
         problems.append(
             invalid(
                 f"{path}.timeZone",
-                f"{zone!r} is no known time zone",
+                f"{shown(zone or DEFAULT_ZONE)} is no known time zone",
                 "Give an IANA name such as Europe/Paris, or a Windows name such as W. Europe Standard Time or UTC.",
             )
         )
@@ -168,7 +168,7 @@ def _series(text: str, zone: str, path: str, problems: list[UserError]) -> Serie
     remedy = "Write R/START/PERIOD, such as R/2026-01-01T09:00:00+00:00/PT4H."
     match = _INTERVAL.fullmatch(text.strip())
     if match is None:
-        problems.append(invalid(path, f"{text!r} is not of the form R/START/PERIOD", remedy))
+        problems.append(invalid(path, f"{shown(text)} is not of the form R/START/PERIOD", remedy))
         return None
     _, start_text, period = match.groups()
     start = _start(start_text, zone)
@@ -176,7 +176,7 @@ def _series(text: str, zone: str, path: str, problems: list[UserError]) -> Serie
         problems.append(
             invalid(
                 path,
-                f"the start {start_text!r} is not an ISO 8601 date and time "
+                f"the start {shown(start_text)} is not an ISO 8601 date and time "
                 f"of the years {EARLIEST_START_YEAR} to {LATEST_START_YEAR}",
                 remedy,
             )
@@ -189,7 +189,7 @@ def _series(text: str, zone: str, path: str, problems: list[UserError]) -> Serie
     problems.append(
         invalid(
             path,
-            f"the period {period!r} is not accepted; accepted are {', '.join(ACCEPTED_PERIODS)}",
+            f"the period {shown(period)} is not accepted; accepted are {', '.join(ACCEPTED_PERIODS)}",
             "Write P1D for once a day." if period == "PT24H" else "Use one of the accepted periods.",
         )
     )

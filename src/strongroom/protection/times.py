@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from tzlocal.windows_tz import win_tz
 from whenever import Date, Instant, PlainDateTime, Time, TimeDelta, TimeZoneNotFoundError, ZonedDateTime
 
+from strongroom.protection.errors import shown
+
 __all__ = [
     "UNSET_TIMESTAMP",
     "CalendarPeriod",
@@ -74,7 +76,7 @@ def parse_instant(text: str) -> Instant:
         return Instant.parse_iso(text)
     except ValueError as error:
         raise TimeTextInvalid(
-            f"{text!r} is not an ISO 8601 timestamp with an offset, such as 2026-11-23T09:00:00Z"
+            f"{shown(text)} is not an ISO 8601 timestamp with an offset, such as 2026-11-23T09:00:00Z"
         ) from error
 
 
@@ -145,7 +147,9 @@ def parse_calendar_period(text: str) -> CalendarPeriod:
     years, months, weeks, days = (int(group or 0) for group in match.groups()) if match else (0, 0, 0, 0)
     period = CalendarPeriod(months=12 * years + months, days=7 * weeks + days, text=text)
     if not period.months and not period.days:
-        raise TimeTextInvalid(f"{text!r} is not a time of whole days, weeks, months or years, such as P7D, P12W or P3M")
+        raise TimeTextInvalid(
+            f"{shown(text)} is not a time of whole days, weeks, months or years, such as P7D, P12W or P3M"
+        )
     if period.months > LONGEST_PERIOD_MONTHS or period.days > LONGEST_PERIOD_DAYS:
-        raise TimeTextInvalid(f"{text!r} is longer than a hundred years")
+        raise TimeTextInvalid(f"{shown(text)} is longer than a hundred years")
     return period
