@@ -16,6 +16,7 @@ from strongroom.controlplane.state.journal import Audit, Outbox, Replays
 from strongroom.controlplane.state.migrate import migrate
 from strongroom.controlplane.state.operations import Operations
 from strongroom.controlplane.state.points import Points
+from strongroom.controlplane.state.principals import Principals
 from strongroom.controlplane.state.resources import Resources
 from strongroom.controlplane.state.schedules import Schedules
 from strongroom.controlplane.state.sealing import SecretBox
@@ -39,6 +40,7 @@ class Tx:
         self.outbox = Outbox(connection)
         self.replays = Replays(connection)
         self.audit = Audit(connection)
+        self.principals = Principals(connection)
 
 
 class Database:
