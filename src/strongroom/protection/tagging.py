@@ -126,7 +126,7 @@ def _first(marker: AbsoluteMarker, date: Date, previous: ZonedDateTime | None) -
 def _is_time(slot: ZonedDateTime, time: Time) -> bool:
     """Say whether *slot* is where the wall-clock *time* lies on that day: just after the gap if it is skipped."""
     assert slot.tz_id is not None, "slots are reckoned in a named zone"
-    return slot.date().at(time).assume_tz(slot.tz_id, disambiguation="compatible").exact_eq(slot)
+    return slot.date().at(time).assume_tz(slot.tz_id, disambiguation="compatible") == slot
 
 
 def _period(marker: AbsoluteMarker, date: Date) -> tuple[int, ...]:
