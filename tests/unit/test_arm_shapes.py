@@ -365,7 +365,7 @@ def test_bytes_that_are_no_acceptable_object_are_refused_as_arm_does(raw: bytes)
 
 def test_a_body_over_the_limit_is_refused_unread() -> None:
     error = refused(shape(models.PatchResourceRequestInput), b'{"a": "' + b"x" * MAX_BODY_BYTES + b'"}')
-    assert (error.error.code, error.status) == ("InvalidRequestContent", 413)
+    assert (error.error.code, error.status) == ("RequestEntityTooLarge", 413)
 
 
 def test_a_byte_order_mark_is_no_fault() -> None:

@@ -76,6 +76,7 @@ def shape(kind: type, *, code: str = "") -> Shape:
     *code* is that of the errors; without it, Azure Backup's for its own shapes and ARM's for all others. Raises
     TypeError if no shape can be made of *kind*.
     """
+    node = compile_shape(kind)
     azure_backup = kind.__module__.startswith("azure.mgmt.dataprotection")
     default = str(ErrorCode.INVALID_INPUT) if azure_backup else INVALID_CONTENT
-    return Shape(kind.__name__, compile_shape(kind), code or default)
+    return Shape(kind.__name__, node, code or default)

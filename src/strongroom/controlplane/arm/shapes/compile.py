@@ -49,6 +49,9 @@ def compile_shape(kind: type) -> Node:
     A TypedDict of `azure.mgmt.dataprotection.types` stands for the model of the same name. Raises TypeError for what
     JSON documents cannot be made of.
     """
+    if not isinstance(kind, type):
+        # `types.AzureBackupRestoreRequest` and its like: a union that lacks kinds and has no name to find them by.
+        raise TypeError(f"{kind!r} is no class: give the class of that name in azure.mgmt.dataprotection.models")
     if kind.__module__ == "azure.mgmt.dataprotection.types":
         kind = getattr(models, kind.__name__)
     with _compiling:

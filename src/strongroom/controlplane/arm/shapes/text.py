@@ -12,6 +12,7 @@ from strongroom.protection.errors import Refused, UserError
 from .problems import shown
 
 INVALID_CONTENT = "InvalidRequestContent"  # ARM's code for a body that it cannot read
+TOO_LARGE = "RequestEntityTooLarge"
 MAX_BODY_BYTES = 4 * 1024 * 1024  # Azure Resource Manager's own limit on a request body
 MAX_DEPTH = 64  # ten times the deepest body that a client sends (a restore request: 6)
 
@@ -19,11 +20,12 @@ MAX_DEPTH = 64  # ten times the deepest body that a client sends (a restore requ
 def parse_object(raw: bytes) -> dict[str, Any]:
     """Return the JSON object that *raw* spells: UTF-8, with or without a byte order mark.
 
-    Raises `Refused` (InvalidRequestContent; 413 if too large) for anything else: not JSON, not an object, deeper than
-    `MAX_DEPTH`, a name twice in one object, NaN or Infinity.
+    Raises `Refused` (InvalidRequestContent; RequestEntityTooLarge with 413) for anything else: not JSON, not an object,
+    deeper than `MAX_DEPTH`, a name twice in one object, NaN or Infinity.
     """
     if len(raw) > MAX_BODY_BYTES:
-        raise _refused(f"the body has {len(raw)} bytes; accepted are at most {MAX_BODY_BYTES}", status=413)
+        message = f"the body has {len(raw)} bytes; accepted are at most {MAX_BODY_BYTES}"
+        raise Refused(UserError(TOO_LARGE, message), status=413)
     try:
         document = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError as error:
@@ -76,5 +78,5 @@ def _too_deep() -> Refused:
     return _refused(f"the body nests deeper than {MAX_DEPTH} levels")
 
 
-def _refused(message: str, *, status: int = 400) -> Refused:
-    return Refused(UserError(INVALID_CONTENT, message), status=status)
+def _refused(message: str) -> Refused:
+    return Refused(UserError(INVALID_CONTENT, message))
