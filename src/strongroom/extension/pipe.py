@@ -1,0 +1,246 @@
+"""Serves the parent on the other end of a pipe: reads orders, hands documents to the reconciler, tells statuses."""
+
+import asyncio
+import base64
+import logging
+import os
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, assert_never
+
+import msgspec
+
+from strongroom import __version__
+from strongroom.dataplane.kube.api import KubeApi
+from strongroom.dataplane.kube.config import ClusterAccess, is_loopback
+from strongroom.dataplane.kube.credentials import TokenFileCredentials
+from strongroom.dataplane.kube.errors import KubeError
+from strongroom.dataplane.kube.transport import RetryPolicy
+from strongroom.dataplane.restore.imports import sweep_imports
+from strongroom.errors import StrongroomError, UsageError
+from strongroom.extension.api import pipe as wire
+from strongroom.extension.api.documents import (
+    BackupStorageLocation,
+    DocumentInvalid,
+    Kind,
+    Work,
+    parse_document,
+    parse_work,
+)
+from strongroom.extension.api.status import Status, status_json
+from strongroom.extension.keys import ensure_keys
+from strongroom.extension.runs.context import RunContext
+from strongroom.extension.runs.failures import failure_of
+from strongroom.extension.runs.reconciler import Reconciler
+
+log = logging.getLogger(__name__)
+
+# The parent waits a minute for the first answer; a server that is away longer is its to report.
+FIRST_CALLS: Final = RetryPolicy(attempts=5, total_s=30.0)
+
+Write = Callable[[bytes], Awaitable[None]]
+
+
+class NotConfigured(UsageError):
+    """An order came before `configure`, or a second `configure`."""
+
+
+class Outbox:
+    """What is to be told: answers in their order, and of each document the newest status alone.
+
+    A parent that reads slowly so costs neither memory nor time.
+    """
+
+    def __init__(self) -> None:
+        self._answers: deque[wire.Event] = deque()
+        self._statuses: dict[tuple[Kind, str], Status] = {}
+        self._wake = asyncio.Event()
+
+    def answer(self, event: wire.Event) -> None:
+        """Tell *event*, before any status that comes after it."""
+        self._answers.append(event)
+        self._wake.set()
+
+    def status(self, work: Work, status: Status) -> None:
+        """Tell a document's newest status."""
+        self._statuses[work.kind, work.name] = status
+        self._wake.set()
+
+    async def send(self, write: Write) -> None:
+        """Write what there is to tell, for ever. Raises what *write* raises."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._answers:
+                await write(msgspec.json.encode(self._answers.popleft()) + b"\n")
+            while self._statuses and not self._answers:
+                (kind, name), status = next(iter(self._statuses.items()))
+                del self._statuses[kind, name]
+                told = wire.StatusChanged(kind=str(kind), name=name, status=status_json(status))
+                await write(msgspec.json.encode(told) + b"\n")
+            if self._answers or self._statuses:
+                self._wake.set()
+
+
+class PipeServer:
+    """Carries out the parent's orders."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._context: RunContext | None = None
+        self._reconciler: Reconciler | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+
+    async def serve(self, reader: asyncio.StreamReader) -> None:
+        """Take orders until the parent closes its end."""
+        while True:
+            try:
+                line = await reader.readline()
+            except ValueError:
+                # What follows is the rest of a message: there is no way back to the beginning of one.
+                log.error("an order is longer than a line may be", extra={"bytes": wire.LINE_BYTES})
+                return
+            if not line.endswith(b"\n"):
+                return  # the end, perhaps in the middle of a message
+            await self._take(line)
+
+    async def close(self) -> None:
+        """Stop what runs; the next process goes on with it."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        if self._reconciler is not None:
+            await self._reconciler.close()
+
+    async def _take(self, line: bytes) -> None:
+        try:
+            order = msgspec.json.decode(line, type=wire.Order)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            # The line may hold credentials: the text of the error names a field, never its value.
+            log.error("an order cannot be read", extra={"reason": str(error)})
+            self._outbox.answer(wire.Error(seq=_seq_of(line), code="OrderInvalid", message=f"not an order: {error}"))
+            return
+        try:
+            await self._carry_out(order)
+        except StrongroomError as error:
+            failure = failure_of(error)
+            self._outbox.answer(
+                wire.Error(
+                    seq=order.seq, code=failure.code, message=failure.message, field=failure.target, hint=error.hint
+                )
+            )
+
+    async def _carry_out(self, order: wire.Order) -> None:
+        match order:
+            case wire.Configure():
+                await self._configure(order)
+                return
+            case wire.Ping():
+                self._outbox.answer(wire.Pong(seq=order.seq))
+                return
+            case wire.Location():
+                location = parse_document(order.document)
+                if not isinstance(location, BackupStorageLocation):
+                    raise DocumentInvalid(f"a {location.kind} is no location", field="kind")
+                self._configured()[0].locate(location, order.credentials)
+            case wire.Apply():
+                self._configured()[1].apply(parse_work(order.document))
+            case wire.Delete():
+                self._delete(order)
+            case _:
+                assert_never(order)
+        self._outbox.answer(wire.Done(seq=order.seq))
+
+    def _delete(self, order: wire.Delete) -> None:
+        context, reconciler = self._configured()
+        try:
+            kind = Kind(order.kind)
+        except ValueError:
+            raise DocumentInvalid(f"there is no kind {order.kind[:80]!r}", field="kind") from None
+        if kind is Kind.BACKUP_STORAGE_LOCATION:
+            context.forget(order.name)
+        else:
+            reconciler.cancel(kind, order.name)
+
+    def _configured(self) -> tuple[RunContext, Reconciler]:
+        if self._context is None or self._reconciler is None:
+            raise NotConfigured("the extension was not configured yet: configure comes first")
+        return self._context, self._reconciler
+
+    async def _configure(self, order: wire.Configure) -> None:
+        if self._context is not None:
+            raise NotConfigured("the extension was configured already: start another process for another cluster")
+        access = cluster_access(order.server, order.ca, Path(order.token_file), order.namespace)
+        async with KubeApi(access, retry=FIRST_CALLS, user_agent="strongroom-extension") as api:
+            keys = await ensure_keys(api, order.namespace)
+        self._context = RunContext(access, keys, order.namespace)
+        self._reconciler = Reconciler(self._context, self._outbox.status)
+        self._sweeping = asyncio.create_task(_sweep(self._context))
+        self._outbox.answer(
+            wire.Ready(
+                seq=order.seq,
+                version=__version__,
+                recipient=keys.recipient_public,
+                writer=base64.b64encode(keys.writer_public).decode(),
+            )
+        )
+
+
+def cluster_access(server: str, ca: str, token_file: Path, namespace: str) -> ClusterAccess:
+    """Return how to reach the API server at *server*, whose CA is the PEM text *ca*, with the token in a file.
+
+    The file is read again every minute and after a refusal, so whoever renews the token need not tell. Raises
+    `DocumentInvalid` for a CA that is none and for a server without TLS.
+    """
+    if not server.startswith("https://"):
+        raise DocumentInvalid(f"the server {server[:200]!r} is no https:// URL", field="server")
+    try:
+        tls = ssl.create_default_context(cadata=ca)
+    except (ssl.SSLError, ValueError) as error:
+        raise DocumentInvalid("the CA is no PEM certificate", field="ca") from error
+    # As for kubeconfigs: authorities of clusters often lack the extensions that Python 3.13 demands by default.
+    tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return ClusterAccess(
+        server=server.rstrip("/"),
+        tls=tls,
+        credentials=TokenFileCredentials(token_file),
+        namespace=namespace,
+        compression=not is_loopback(server),
+    )
+
+
+async def _sweep(context: RunContext) -> None:
+    """Remove the volume imports of earlier restores whose claims are bound by now."""
+    try:
+        async with context.connect() as api:
+            for name in await sweep_imports(api):
+                log.info("import of a restored volume removed", extra={"content": name})
+    except KubeError as error:
+        log.warning("imports of earlier restores were not swept", extra={"reason": error.message})
+
+
+class _Numbered(msgspec.Struct, frozen=True):
+    seq: int = 0
+
+
+def _seq_of(line: bytes) -> int:
+    """Return the number of an order that cannot be read otherwise, 0 where it has none."""
+    try:
+        return msgspec.json.decode(line, type=_Numbered).seq
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return 0
+
+
+def writer_to(descriptor: int) -> Write:
+    """Return a function that writes all of its bytes to *descriptor*, without blocking the loop."""
+
+    def write_all(data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+
+    async def write(data: bytes) -> None:
+        await asyncio.to_thread(write_all, data)
+
+    return write

@@ -1,0 +1,175 @@
+"""Carries out a Backup: one recovery point, however often the document comes and whenever the process was killed."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from strongroom.dataplane.collector.collect import BackupRequest, BackupResult, Progress, collect
+from strongroom.dataplane.objectstore.errors import StoreUnavailable
+from strongroom.dataplane.repository import paths
+from strongroom.dataplane.repository.errors import RepositoryError
+from strongroom.dataplane.repository.model import Manifest, PointId, ReadAs, VolumeEntry, VolumeState
+from strongroom.dataplane.repository.repository import READERS, Repository
+from strongroom.extension.api.documents import Backup
+from strongroom.extension.api.status import (
+    BackupStatus,
+    Coverage,
+    Phase,
+    StatusWarning,
+    VolumeCounts,
+    bounded,
+)
+from strongroom.extension.runs.checks import check_backup, existing_only
+from strongroom.extension.runs.context import RunContext
+from strongroom.extension.runs.failures import together
+from strongroom.extension.runs.feed import Feed
+from strongroom.extension.runs.mapping import backup_selection, unsupported_of_backup
+from strongroom.protection.errors import ErrorCode
+
+JOB: Final = "job"
+"""The key of the manifest's caller data that holds the name of the Backup which made it."""
+CLOCKS_DIFFER: Final = timedelta(hours=1)  # the server's and ours, daylight saving mistakes included
+LOOK_SECONDS: Final = 30.0  # for the point of a backup that was cancelled in mid-commit; somebody waits for the end
+
+
+async def run_backup(context: RunContext, backup: Backup, feed: Feed) -> BackupStatus:
+    """Take the recovery point of *backup*, or find the one that was taken, and return what to say of it.
+
+    If it stops before the commit there is no point, and what was stored is garbage that prune removes; after it the
+    next run of the same document finds the point. Raises what `collect` and `RunContext.repository` raise. Cancelled
+    after the commit it returns, because the point is there.
+    """
+    spec = backup.spec
+    if spec.dry_run:
+        return await check_backup(context, backup)
+    if problems := unsupported_of_backup(spec.selection):
+        return BackupStatus(phase=Phase.FAILED, error=together(problems))
+    selection = backup_selection(spec.selection)
+    feed.progress("opening the storage location")
+    async with context.repository(spec.storage_location) as repo, context.connect() as api:
+        repo.require_writer()
+        if (found := await committed(repo, backup)) is not None:
+            return status_of(found, found.warnings)
+        selection, missing = await existing_only(api, selection)
+        request = BackupRequest(
+            selection=selection,
+            snapshot_volumes=spec.selection.snapshot_volumes,
+            snapshot_parameters=spec.snapshot.parameters,
+            caller={**spec.caller, JOB: backup.name},
+        )
+        try:
+            result = await collect(api, repo, request, progress=lambda step: _tell(feed, step))
+        except (asyncio.CancelledError, StoreUnavailable):
+            # A commit that was broken off, by us or on its way, may have gone through.
+            found = await asyncio.shield(_look(repo, backup))
+            if found is None:
+                raise
+            return status_of(found, found.warnings, missing)
+    return _status_of_result(result, missing)
+
+
+async def committed(repo: Repository, backup: Backup) -> Manifest | None:
+    """Return the manifest that *backup* committed in an earlier attempt, None if there is none.
+
+    Only this extension's own points can be it. The newest are looked at first, back to the document's creation.
+    """
+    writer = repo.require_writer()
+    since = _since(backup.metadata.creation_timestamp)
+    own = sorted((each for each in await repo.point_ids() if each.startswith(f"{writer}-")), reverse=True)
+    records = await repo.records()
+    for start in range(0, len(own), READERS):
+        batch = await asyncio.gather(*(_manifest(repo, each) for each in own[start : start + READERS]))
+        manifests = [each for each in batch if each is not None]
+        for manifest in manifests:
+            if manifest.caller.get(JOB) == backup.name and not records.void(manifest):
+                return manifest
+        if since is not None and manifests and datetime.fromisoformat(manifests[-1].finished) < since:
+            return None
+    return None
+
+
+def status_of(manifest: Manifest, warnings: Iterable[str], others: Sequence[StatusWarning] = ()) -> BackupStatus:
+    """Return the status of a Backup whose recovery point is that of *manifest*."""
+    kept, count = bounded([*others, *_warnings(manifest, warnings)])
+    read = Counter(entry.read_as for entry in manifest.kinds)
+    states = Counter(entry.state for entry in manifest.volumes)
+    ready, failed = states[VolumeState.SNAPSHOT_READY], states[VolumeState.SNAPSHOT_FAILED]
+    return BackupStatus(
+        phase=Phase.COMPLETED if manifest.state == "Completed" else Phase.PARTIALLY_FAILED,
+        start_time=manifest.started,
+        completion_time=manifest.finished,
+        recovery_point_id=manifest.id,
+        report=paths.manifest_path(manifest.id),
+        warnings=kept,
+        warning_count=count,
+        objects=manifest.objects,
+        bytes_read=manifest.bytes_read,
+        bytes_written=manifest.bytes_written,
+        coverage=Coverage(
+            saved=read[ReadAs.EXACT] + read[ReadAs.AT_REVISION],
+            excluded=read[ReadAs.EXCLUDED],
+            failed=read[ReadAs.FAILED],
+            failed_groups=len(manifest.failed_groups),
+        ),
+        volumes=VolumeCounts(ready=ready, failed=failed, not_snapshotted=len(manifest.volumes) - ready - failed),
+    )
+
+
+def _status_of_result(result: BackupResult, missing: Sequence[StatusWarning]) -> BackupStatus:
+    status = status_of(result.manifest, result.warnings, missing)
+    return msgspec.structs.replace(status, bytes_written=result.bytes_written)
+
+
+def _warnings(manifest: Manifest, texts: Iterable[str]) -> Iterator[StatusWarning]:
+    """Give each of the data plane's warnings its resource and code."""
+    volumes = {_said_of(entry): entry for entry in manifest.volumes if entry.reason}
+    for text in texts:
+        entry = next((one for said, one in volumes.items() if text.endswith(said)), None)
+        if entry is None:
+            yield StatusWarning(code=str(ErrorCode.GENERIC_WARNING), message=text)
+        else:
+            yield StatusWarning(resource=f"{entry.namespace}/{entry.claim}", code=_volume_code(entry), message=text)
+
+
+def _said_of(entry: VolumeEntry) -> str:
+    """Return how a warning about this volume ends; SnapshotSession.entries words it so."""
+    return f" {entry.namespace}/{entry.claim} is not in the recovery point: {entry.reason}"
+
+
+def _volume_code(entry: VolumeEntry) -> str:
+    if not entry.volume:
+        return str(ErrorCode.PVC_NOT_BOUND)
+    if entry.state is VolumeState.SNAPSHOT_FAILED:
+        return str(ErrorCode.SNAPSHOT_TIMEOUT)
+    return str(ErrorCode.GENERIC_WARNING)
+
+
+def _tell(feed: Feed, step: Progress) -> None:
+    feed.progress(step.phase, step.done, step.total, step.objects, step.kind)
+
+
+async def _look(repo: Repository, backup: Backup) -> Manifest | None:
+    try:
+        async with asyncio.timeout(LOOK_SECONDS):
+            return await committed(repo, backup)
+    except (TimeoutError, StoreUnavailable):
+        return None
+
+
+async def _manifest(repo: Repository, point_id: PointId) -> Manifest | None:
+    try:
+        return (await repo.load(point_id)).manifest
+    except RepositoryError:
+        return None  # swept since it was listed, or damaged: not one that this document can count on
+
+
+def _since(creation_timestamp: str) -> datetime | None:
+    try:
+        created = datetime.fromisoformat(creation_timestamp)
+    except ValueError:
+        return None
+    return (created if created.tzinfo else created.replace(tzinfo=UTC)) - CLOCKS_DIFFER

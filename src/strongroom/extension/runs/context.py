@@ -1,0 +1,83 @@
+"""What every run works with: the cluster, the extension's keys, and the storage locations with their credentials."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from strongroom.dataplane.kube.api import KubeApi
+from strongroom.dataplane.kube.config import ClusterAccess
+from strongroom.dataplane.objectstore.location import AzureLocation, GcsLocation, S3Location, parse_location
+from strongroom.dataplane.objectstore.opening import open_store
+from strongroom.dataplane.repository.errors import WrongKey
+from strongroom.dataplane.repository.repository import Repository
+from strongroom.errors import UsageError
+from strongroom.extension.api.documents import BackupStorageLocation, StorageLocationSpec
+from strongroom.extension.keys import ExtensionKeys
+
+
+class UnknownLocation(UsageError):
+    """A document names a storage location that the extension was not told of."""
+
+
+@dataclass
+class _Located:
+    spec: StorageLocationSpec
+    credentials: dict[str, str] | None = field(repr=False)
+
+
+class RunContext:
+    """The cluster and the storage locations of one extension. Connections are made anew for each run."""
+
+    def __init__(self, access: ClusterAccess, keys: ExtensionKeys, namespace: str) -> None:
+        self.keys = keys
+        self.namespace = namespace
+        self._access = access
+        self._locations: dict[str, _Located] = {}
+
+    def locate(self, location: BackupStorageLocation, credentials: Mapping[str, str] | None) -> None:
+        """Take a storage location, or a new version of one. Runs that have it open see new credentials too."""
+        known = self._locations.get(location.name)
+        if known is not None and known.credentials is not None and credentials:
+            # The same mapping: an open store reads it again before a short-lived credential ends.
+            known.credentials.clear()
+            known.credentials.update(credentials)
+            known.spec = location.spec
+            return
+        self._locations[location.name] = _Located(location.spec, dict(credentials) if credentials else None)
+
+    def forget(self, name: str) -> None:
+        """Forget a storage location; what runs with it goes on."""
+        self._locations.pop(name, None)
+
+    def connect(self) -> KubeApi:
+        """Return a connection to the cluster, to be entered."""
+        return KubeApi(self._access, user_agent="strongroom-extension")
+
+    @asynccontextmanager
+    async def repository(self, name: str) -> AsyncIterator[Repository]:
+        """Open the repository of the storage location *name*.
+
+        Raises `UnknownLocation`, and what `open_store` and `Repository.open` raise: `WrongKey` where the repository's
+        root is not the one that the location pins.
+        """
+        located = self._locations.get(name)
+        if located is None:
+            raise UnknownLocation(
+                f"there is no BackupStorageLocation {name!r}", hint="Send it before the documents that name it"
+            )
+        store = await open_store(_url(located.spec), credentials=located.credentials)
+        try:
+            repository = await Repository.open(store, self.keys.for_root(located.spec.root_public))
+            wanted = located.spec.repository_id
+            if wanted and repository.info.id != wanted:
+                raise WrongKey(f"{store.url} holds the repository {repository.info.id}, not {wanted}")
+            yield repository
+        finally:
+            await store.close()
+
+
+def _url(spec: StorageLocationSpec) -> str:
+    location = parse_location(spec.url)
+    if spec.cluster_endpoint and isinstance(location, AzureLocation | S3Location | GcsLocation):
+        return replace(location, endpoint=spec.cluster_endpoint).url
+    return spec.url
