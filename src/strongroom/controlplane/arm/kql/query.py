@@ -1,0 +1,42 @@
+"""A Resource Graph query as its callers see it: parsed once, asked what it needs, run over rows."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from strongroom.controlplane.arm.kql import syntax
+from strongroom.controlplane.arm.kql.conditions import Conditions, conditions
+from strongroom.controlplane.arm.kql.evaluation import run
+from strongroom.controlplane.arm.kql.parser import parse_query
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query that parsed: it reads *table* (`RecoveryServicesResources` or `Resources`)."""
+
+    table: str
+    operators: tuple[syntax.Operator, ...]
+
+    def conditions(self) -> Conditions:
+        """Return, for some of the columns type, subscriptionId, resourceGroup, id and name, the only values that count.
+
+        The values are in lower case and meant without regard to case. A row whose column holds none of them cannot
+        reach the answer; a row that does may still be dropped by `run`. An empty set means that no row can.
+        """
+        return conditions(self.operators)
+
+    def run(self, rows: Iterable[Mapping[str, Any]], *, now: datetime) -> list[dict[str, Any]]:
+        """Return the answer over *rows*, JSON objects with the columns of `parser.COLUMNS`; absent ones are null.
+
+        *now* is what `now()` and `ago()` count from; without a time zone it is UTC. *rows* are read once and are not
+        changed; a query without an operator that needs them all, such as `take 5`, reads no more than it returns.
+        Raises `KqlError` if the answer takes more work or memory than one query may.
+        """
+        return run(self.operators, rows, now)
+
+
+def parse(query: str) -> Query:
+    """Return *query* ready to run; raises `KqlError`, which points at the token, for all that is not supported."""
+    table, operators = parse_query(query)
+    return Query(table, operators)
