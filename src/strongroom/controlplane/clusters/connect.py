@@ -1,0 +1,329 @@
+"""Connects a cluster: with an administrator's credential, once and in memory, makes our namespace, roles and accounts.
+
+Every step may run again: `connect` finds what is there and makes it as this version wants it. Left half-way, the next
+run completes it; the connector keeps its token.
+"""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from strongroom.controlplane.clusters import manifests
+from strongroom.controlplane.clusters.access import RETRY, ClusterAccess, request_token
+from strongroom.controlplane.clusters.errors import (
+    ClusterForbidden,
+    ClusterOwned,
+    ConnectorUnfit,
+    translated,
+)
+from strongroom.controlplane.clusters.kinds import (
+    ACCESS_REVIEWS,
+    DEFINITIONS,
+    NAMESPACES,
+    ROLES,
+    RULES_REVIEWS,
+    SECRETS,
+)
+from strongroom.controlplane.clusters.kubeconfig import AdminConnection
+from strongroom.controlplane.clusters.manifests import NAMESPACE
+from strongroom.controlplane.clusters.writing import put, refuse_foreign, write_connector_list
+from strongroom.dataplane.kube.api import KubeApi
+from strongroom.dataplane.kube.errors import KubeError, KubeForbidden, KubeNotFound, KubeUnauthorized
+
+TOKEN_SECONDS: Final = 30.0  # the token controller takes 1 s; one that restarts waits 15 s for its lease
+RULES_SECONDS: Final = 15.0  # until every API server has seen a new role or token; one informer's delay is below 1 s
+POLL_SECONDS: Final = 0.2
+
+_RBAC: Final = "rbac.authorization.k8s.io"
+_AZURE_GROUP: Final = "dataprotection.microsoft.com"  # of the CRDs of Azure's own extension, and groups below it
+_OWN_GROUP: Final = "strongroom.dev"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectedCluster:
+    """What is kept of a cluster after connecting.
+
+    *uid* is that of the namespace `kube-system`, by which a cluster is known again; *version* is as `v1.37.2`.
+    *connector_token* is a secret: what it is worth, docs/reference/kubernetes-access.md says. *warnings* are for the
+    user: what every ServiceAccount of this cluster, and so the connector, may do besides.
+    """
+
+    server: str
+    ca: bytes = field(repr=False)
+    uid: str
+    version: str
+    connector_token: str = field(repr=False)
+    allow_loopback: bool = False
+    warnings: tuple[str, ...] = ()
+
+    def access(self) -> ClusterAccess:
+        """Return the access through the connector."""
+        return ClusterAccess(self.server, self.ca, self.connector_token, allow_loopback=self.allow_loopback)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Right:
+    """One thing that a credential may do: *verb* on *resource* of *group*, in *namespace* ("" everywhere)."""
+
+    verb: str
+    group: str
+    resource: str
+    namespace: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        target = f"{self.resource}.{self.group}" if self.group else self.resource
+        place = f" in namespace {self.namespace}" if self.namespace else ""
+        return f"{self.verb} {target}{f' {self.name}' if self.name else ''}{place}"
+
+
+EVERYTHING: Final = Right("*", "*", "*")
+NEEDED: Final = (
+    Right("get", "", "namespaces"),
+    Right("list", "apiextensions.k8s.io", "customresourcedefinitions"),
+    *[
+        Right(verb, group, resource, where)
+        for group, resource, where in (
+            ("", "namespaces", ""),
+            (_RBAC, "clusterroles", ""),
+            (_RBAC, "clusterrolebindings", ""),
+            (_RBAC, "roles", NAMESPACE),
+            (_RBAC, "rolebindings", NAMESPACE),
+            ("", "serviceaccounts", NAMESPACE),
+            ("", "secrets", NAMESPACE),
+        )
+        for verb in ("get", "create", "patch")
+    ],
+    Right("list", "", "serviceaccounts", NAMESPACE),
+    Right("update", _RBAC, "roles", NAMESPACE),
+    # The four roles hold everything, and nobody may write a role with more than he holds without this.
+    Right("escalate", _RBAC, "clusterroles"),
+    Right("escalate", _RBAC, "roles", NAMESPACE),
+    Right("bind", _RBAC, "clusterroles"),
+    Right("bind", _RBAC, "roles", NAMESPACE),
+)
+"""What an administrator's credential needs to connect a cluster."""
+
+FORBIDDEN_TO_CONNECTOR: Final = (
+    EVERYTHING,
+    Right("get", "", "secrets", NAMESPACE, manifests.CONNECTOR),
+    Right("list", "", "secrets"),
+    Right("create", "", "pods", NAMESPACE),
+    Right("create", "", "pods", "kube-system"),
+    Right("patch", "", "serviceaccounts", NAMESPACE, manifests.INSTALLER),
+    Right("create", "", "serviceaccounts/token", NAMESPACE, "strongroom-nobody"),
+    Right("create", "", "serviceaccounts/token", "kube-system", "default"),
+    Right("patch", _RBAC, "roles", NAMESPACE, manifests.CONNECTOR),
+    Right("create", _RBAC, "clusterrolebindings"),
+    Right("impersonate", "", "users"),
+)
+"""A connector that may do one of these is a way to more than TokenRequest on what is listed."""
+
+
+async def connect(admin: AdminConnection) -> ConnectedCluster:
+    """Put our namespace, the four roles, the connector and the installer into a cluster; return what is kept of it.
+
+    *admin* is used for this call alone. Raises `KubeconfigRefused` (an address that may not be connected to),
+    `ClusterUnreachable`, `ClusterUnauthorized`, `ClusterForbidden` (with all that is missing, before anything is
+    written), `ClusterOwned` (Azure's own extension or somebody else has our names), `ConnectorUnfit`, `ClusterError`.
+    """
+    with translated("connect to the cluster"):
+        async with KubeApi(admin.kube_access(), retry=RETRY) as api:
+            version = _text(await api.get_path("/version"), "gitVersion")
+            await _require_rights(api)
+            uid = _text(await api.get(NAMESPACES, "kube-system"), "metadata", "uid")
+            await _refuse_owned(api)
+            await _write(api)
+            token = await _connector_token(api)
+    connected = ConnectedCluster(admin.server, admin.ca, uid, version, token, admin.allow_loopback)
+    warnings = await check_connector(connected)
+    return ConnectedCluster(admin.server, admin.ca, uid, version, token, admin.allow_loopback, warnings)
+
+
+async def check_connector(cluster: ConnectedCluster) -> tuple[str, ...]:
+    """Try the connector's token: it must get a token of the installer, and must not be able to do harm itself.
+
+    Returns what else it may do because every ServiceAccount of the cluster may. Raises `ConnectorUnfit`,
+    `ClusterUnreachable`.
+    """
+    admin = AdminConnection(
+        cluster.server, cluster.ca, token=cluster.connector_token, allow_loopback=cluster.allow_loopback
+    )
+    with translated("check the connector"):
+        async with KubeApi(admin.kube_access(), retry=RETRY) as api:
+            try:
+                await _settled(lambda: request_token(api, manifests.INSTALLER, 600))
+            except (KubeForbidden, KubeUnauthorized, KubeNotFound) as error:
+                message = f"the connector gets no token of {manifests.INSTALLER}: {error.message}"
+                raise ConnectorUnfit(message, hint="Connect the cluster again") from error
+            found = await allowed(api, FORBIDDEN_TO_CONNECTOR)
+            if found:
+                message = f"the connector may do more than ask for tokens: {', '.join(map(str, sorted(found)))}"
+                hint = (
+                    "Some binding gives it to every ServiceAccount, or to those of our namespace: remove that binding"
+                )
+                raise ConnectorUnfit(message, hint=hint)
+            extra = {line for place in (NAMESPACE, "default", "kube-system") for line in await _unexplained(api, place)}
+    return tuple(sorted(extra))
+
+
+async def allowed(api: KubeApi, rights: Iterable[Right]) -> set[Right]:
+    """Return those of *rights* that *api*'s own credential has, as the API server says. Raises `KubeError`."""
+
+    async def ask(right: Right) -> Right | None:
+        resource, _, subresource = right.resource.partition("/")
+        attributes = {
+            "verb": right.verb,
+            "group": right.group,
+            "resource": resource,
+            "subresource": subresource,
+            "namespace": right.namespace,
+            "name": right.name,
+        }
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {key: value for key, value in attributes.items() if value}},
+        }
+        answer = json.loads(await api.create(ACCESS_REVIEWS, body))
+        return right if (answer.get("status") or {}).get("allowed") is True else None
+
+    return {right for right in await asyncio.gather(*map(ask, rights)) if right is not None}
+
+
+async def _require_rights(api: KubeApi) -> None:
+    if await allowed(api, [EVERYTHING]):
+        return
+    missing = sorted(set(NEEDED) - await allowed(api, NEEDED))
+    if missing:
+        lines = [str(right) for right in missing]
+        raise ClusterForbidden(
+            f"the credential may not connect a cluster; it lacks: {', '.join(lines)}",
+            missing=lines,
+            hint="Connect with a credential that has the ClusterRole cluster-admin",
+        )
+
+
+async def _refuse_owned(api: KubeApi) -> None:
+    """Raise `ClusterOwned` where Azure's own extension, or anybody else, has what we would write."""
+    try:
+        await refuse_foreign(api, NAMESPACES, NAMESPACE)
+    except ClusterOwned as error:
+        hint = (
+            "Is it that of Azure's own backup extension? Remove that extension first. "
+            f"If the namespace may be taken over, label it {manifests.MANAGED_BY}={manifests.OWNER}"
+        )
+        raise ClusterOwned(error.message, owned=error.owned, hint=hint) from error
+    async for page in api.list_pages(DEFINITIONS, metadata_only=True):
+        for item in page.items:
+            document = json.loads(bytes(item))
+            name = document["metadata"]["name"]
+            group = name.partition(".")[2]
+            if _below(group, _AZURE_GROUP, _OWN_GROUP) and not manifests.is_ours(document):
+                raise ClusterOwned(
+                    f"the custom resource definition {name} belongs to somebody else",
+                    owned=f"customresourcedefinitions.apiextensions.k8s.io/{name}",
+                    hint="Remove Azure's own backup extension first"
+                    if _below(group, _AZURE_GROUP)
+                    else "Remove it: the group is Strongroom's",
+                )
+
+
+def _below(group: str, *parents: str) -> bool:
+    return any(group == parent or group.endswith(f".{parent}") for parent in parents)
+
+
+async def _write(api: KubeApi) -> None:
+    """Write all objects. Wherever it stops, nobody has more than was meant, and the next run goes on."""
+    await refuse_foreign(api, ROLES, manifests.CONNECTOR, NAMESPACE)
+    await put(api, manifests.namespace())
+    for document in (*manifests.cluster_roles(), *manifests.installer(), *manifests.connector()):
+        await put(api, document)
+    await write_connector_list(api)
+
+
+async def _connector_token(api: KubeApi) -> str:
+    """Return the token that Kubernetes puts into the connector's Secret. Raises `ConnectorUnfit` if it does not."""
+    deadline = time.monotonic() + TOKEN_SECONDS
+    while True:
+        data = json.loads(await api.get(SECRETS, manifests.CONNECTOR, NAMESPACE)).get("data") or {}
+        if data.get("token"):
+            return base64.b64decode(data["token"]).decode("ascii")
+        if time.monotonic() > deadline:
+            message = f"the Secret {manifests.CONNECTOR} has no token after {TOKEN_SECONDS:.0f} s"
+            raise ConnectorUnfit(message, hint="Does the cluster's controller manager run? Then connect again")
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _settled(call: Callable[[], Awaitable[T]]) -> T:
+    """Return *call*'s answer once the API server has seen what was just written: a role takes a moment."""
+    deadline = time.monotonic() + RULES_SECONDS
+    while True:
+        try:
+            return await call()
+        except (KubeForbidden, KubeUnauthorized, KubeNotFound):
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(POLL_SECONDS)
+
+
+class _Rule(msgspec.Struct, frozen=True, rename="camel"):
+    verbs: list[str] = []
+    api_groups: list[str] | None = None
+    resources: list[str] | None = None
+    resource_names: list[str] | None = None
+
+
+_REVIEWS: Final = {
+    ("authorization.k8s.io", "selfsubjectaccessreviews"),
+    ("authorization.k8s.io", "selfsubjectrulesreviews"),
+    ("authentication.k8s.io", "selfsubjectreviews"),
+}
+"""What every user may create to learn who he is and what he may (ClusterRole system:basic-user)."""
+_PUBLISHED: Final = {("certificates.k8s.io", "clustertrustbundles")}
+"""What every ServiceAccount may read: public certificates (ClusterRole system:cluster-trust-bundle-discovery)."""
+
+
+async def _unexplained(api: KubeApi, place: str) -> list[str]:
+    """Return the rules for *api*'s credential in a namespace that neither our Role nor Kubernetes' defaults give."""
+    body = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": place},
+    }
+    answer = json.loads(await api.create(RULES_REVIEWS, body))
+    rules = msgspec.convert((answer.get("status") or {}).get("resourceRules") or [], list[_Rule])
+    return [_told(one) for one in rules if not _explained(one, place)]
+
+
+def _explained(one: _Rule, place: str) -> bool:
+    pairs = {(group, resource) for group in one.api_groups or [] for resource in one.resources or []}
+    if place == NAMESPACE and pairs == {("", "serviceaccounts/token")}:
+        return one.verbs == ["create"] and bool(one.resource_names)
+    if pairs <= _PUBLISHED:
+        return set(one.verbs) <= {"get", "list", "watch"}
+    return pairs <= _REVIEWS and one.verbs == ["create"]
+
+
+def _told(one: _Rule) -> str:
+    groups, resources = one.api_groups or [], one.resources or []
+    targets = ", ".join(f"{resource}.{group}" if group else resource for group in groups for resource in resources)
+    names = f" ({', '.join(one.resource_names)})" if one.resource_names else ""
+    return f"every ServiceAccount may {', '.join(one.verbs)} {targets}{names}"
+
+
+def _text(answer: bytes, *path: str) -> str:
+    value: Any = json.loads(answer)
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    if not isinstance(value, str):
+        raise KubeError(f"the API server gave no {'.'.join(path)}: is it a Kubernetes API server?")
+    return value

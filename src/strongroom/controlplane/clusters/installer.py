@@ -1,0 +1,225 @@
+"""Installs the extension in a connected cluster, with the installer's token: account, rights, settings.
+
+In mode *hosted* there is no Deployment: a child process of `serve` runs the extension with a token of this account.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from strongroom.controlplane.clusters import manifests
+from strongroom.controlplane.clusters.access import ClusterAccess
+from strongroom.controlplane.clusters.errors import (
+    ClusterError,
+    ExtensionModeNotSupported,
+    ExtensionNotInstalled,
+    translated,
+)
+from strongroom.controlplane.clusters.kinds import (
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
+    CONFIG_MAPS,
+    ROLE_BINDINGS,
+    ROLES,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+)
+from strongroom.controlplane.clusters.manifests import NAMESPACE
+from strongroom.controlplane.clusters.writing import put, remove, write_connector_list
+from strongroom.dataplane.kube.api import KubeApi
+from strongroom.dataplane.kube.errors import KubeNotFound, KubeProtocolError
+from strongroom.dataplane.kube.kinds import Kind
+
+
+class Mode(StrEnum):
+    """Where the extension runs."""
+
+    HOSTED = "hosted"
+    IN_CLUSTER = "inCluster"
+
+
+@dataclass(frozen=True, slots=True)
+class ExtensionSettings:
+    """How the extension is to be installed.
+
+    *configuration* is what the user sent (`configurationSettings` of ARM), kept with it as it is and so no secret.
+    Of each of *storage_locations* it may read the Secret `storage-<location>`. In *hook_namespaces* it may run commands
+    in pods, nowhere else.
+    """
+
+    mode: Mode = Mode.HOSTED
+    version: str = ""
+    configuration: Mapping[str, str] = field(default_factory=dict)
+    storage_locations: tuple[str, ...] = ()
+    hook_namespaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExtensionHealth:
+    """What the cluster has of the extension. *missing* lists what it should have, empty when all is there.
+
+    Whether its process runs is not known here: in mode hosted ask the child.
+    """
+
+    installed: bool
+    settings: ExtensionSettings | None
+    restore_enabled: bool
+    missing: tuple[str, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it is installed, and whole."""
+        return self.installed and not self.missing
+
+
+_PLACES: Final[tuple[tuple[Kind, str, str | None], ...]] = (
+    (SERVICE_ACCOUNTS, manifests.EXTENSION, NAMESPACE),
+    (ROLES, manifests.EXTENSION, NAMESPACE),
+    (ROLE_BINDINGS, manifests.EXTENSION, NAMESPACE),
+    (CLUSTER_ROLE_BINDINGS, manifests.READ, None),
+    (CLUSTER_ROLE_BINDINGS, manifests.SNAPSHOTS, None),
+)
+
+
+async def install_extension(access: ClusterAccess, settings: ExtensionSettings) -> None:
+    """Make the extension's account, its rights and its settings as *settings* say; also an update. Not restore.
+
+    Raises `ExtensionModeNotSupported`, `ClusterForbidden` (an older `connect` left the installer with less),
+    `ClusterOwned`, `ClusterError`s.
+    """
+    if settings.mode is not Mode.HOSTED:
+        message = f"the extension cannot be installed in mode {settings.mode.value} yet"
+        raise ExtensionModeNotSupported(message, hint=f"Use the mode {Mode.HOSTED.value}")
+    with translated("install the extension"):
+        async with access.api(manifests.INSTALLER) as api:
+            before = await _settings(api)
+            # The settings go first: they say where `remove_extension` has to look, also after a run cut off half-way.
+            known = (*settings.hook_namespaces, *(before.hook_namespaces if before else ()))
+            await put(api, manifests.settings_map(_encode(settings, hook_namespaces=known)))
+            listed = settings.mode is Mode.HOSTED
+            for document in manifests.extension(settings.storage_locations, listed=listed):
+                await put(api, document)
+            for document in manifests.extension_cluster_bindings():
+                await put(api, document)
+            for place in settings.hook_namespaces:
+                await put(api, manifests.hooks_binding(place))
+            for place in set(known) - set(settings.hook_namespaces):
+                await remove(api, ROLE_BINDINGS, manifests.HOOKS, place)
+            await write_connector_list(api)
+            await put(api, manifests.settings_map(_encode(settings, hook_namespaces=settings.hook_namespaces)))
+
+
+async def enable_restore(access: ClusterAccess) -> None:
+    """Give the extension *restore*, as much as cluster-admin. Raises `ExtensionNotInstalled`, `ClusterError`s."""
+    with translated("enable restore"):
+        async with access.api(manifests.INSTALLER) as api:
+            if not await _there(api, SERVICE_ACCOUNTS, manifests.EXTENSION, NAMESPACE):
+                raise ExtensionNotInstalled("the cluster has no extension", hint="Install it first")
+            await put(api, manifests.restore_binding())
+
+
+async def disable_restore(access: ClusterAccess) -> None:
+    """Take *restore* from the extension again. Raises `ClusterError`s."""
+    with translated("disable restore"):
+        async with access.api(manifests.INSTALLER) as api:
+            await remove(api, CLUSTER_ROLE_BINDINGS, manifests.RESTORE)
+
+
+async def remove_extension(access: ClusterAccess) -> None:
+    """Remove the extension's rights, account, keys and settings. Repeating it completes it. Raises `ClusterError`s.
+
+    The namespace, the marker in it, and what `connect` made stay.
+    """
+    with translated("remove the extension"):
+        access.forget(manifests.EXTENSION)
+        async with access.api(manifests.INSTALLER) as api:
+            settings = await _settings(api)
+            for role in (manifests.RESTORE, manifests.SNAPSHOTS, manifests.READ):
+                await remove(api, CLUSTER_ROLE_BINDINGS, role)
+            for place in settings.hook_namespaces if settings else ():
+                await remove(api, ROLE_BINDINGS, manifests.HOOKS, place)
+            await remove(api, ROLE_BINDINGS, manifests.EXTENSION, NAMESPACE)
+            await remove(api, ROLES, manifests.EXTENSION, NAMESPACE)
+            await remove(api, SERVICE_ACCOUNTS, manifests.EXTENSION, NAMESPACE)
+            await write_connector_list(api)
+            await _remove_keys(api)
+            await remove(api, CONFIG_MAPS, manifests.SETTINGS_MAP, NAMESPACE)
+
+
+async def extension_health(access: ClusterAccess) -> ExtensionHealth:
+    """Return what the cluster has of the extension, all that is missing at once. Raises `ClusterError`s."""
+    with translated("look at the extension"):
+        async with access.api(manifests.INSTALLER) as api:
+            settings = await _settings(api)
+            missing = [
+                f"{kind.name} {name}" for kind, name, place in _PLACES if not await _there(api, kind, name, place)
+            ]
+            for place in settings.hook_namespaces if settings else ():
+                if not await _there(api, ROLE_BINDINGS, manifests.HOOKS, place):
+                    missing.append(f"{ROLE_BINDINGS.name} {manifests.HOOKS} in namespace {place}")
+            missing += await _old_roles(api)
+            restore = await _there(api, CLUSTER_ROLE_BINDINGS, manifests.RESTORE)
+    if settings is None:
+        return ExtensionHealth(False, None, restore, tuple(missing))
+    try:
+        await access.token(manifests.EXTENSION)
+    except ClusterError as error:
+        missing.append(f"a token of {manifests.EXTENSION}: {error.message}")
+    return ExtensionHealth(True, settings, restore, tuple(missing))
+
+
+async def _old_roles(api: KubeApi) -> list[str]:
+    """Return the ClusterRoles that are absent or not those of this version: the installer may not write them."""
+    found = []
+    for name in manifests.FOUR_ROLES:
+        try:
+            document = json.loads(await api.get(CLUSTER_ROLES, name))
+        except KubeNotFound:
+            found.append(f"{CLUSTER_ROLES.name} {name}: connect the cluster again")
+            continue
+        annotations = document["metadata"].get("annotations") or {}
+        if annotations.get(manifests.RULES_ANNOTATION) != manifests.rules_hash(name):
+            found.append(f"{CLUSTER_ROLES.name} {name} of this version: connect the cluster again")
+    return found
+
+
+async def _there(api: KubeApi, kind: Kind, name: str, place: str | None = None) -> bool:
+    try:
+        await api.get(kind, name, place)
+    except KubeNotFound:
+        return False
+    return True
+
+
+async def _remove_keys(api: KubeApi) -> None:
+    # The extension made this Secret itself; that it is ours its name says.
+    try:
+        await api.delete(SECRETS, manifests.EXTENSION_KEYS_SECRET, NAMESPACE)
+    except KubeNotFound:
+        return
+
+
+async def _settings(api: KubeApi) -> ExtensionSettings | None:
+    try:
+        document = json.loads(await api.get(CONFIG_MAPS, manifests.SETTINGS_MAP, NAMESPACE))
+    except KubeNotFound:
+        return None
+    try:
+        return msgspec.json.decode((document.get("data") or {}).get("settings.json", ""), type=ExtensionSettings)
+    except msgspec.DecodeError as error:
+        raise KubeProtocolError(f"the ConfigMap {manifests.SETTINGS_MAP} holds no settings: {error}") from error
+
+
+def _encode(settings: ExtensionSettings, *, hook_namespaces: tuple[str, ...]) -> str:
+    value = {
+        "mode": settings.mode.value,
+        "version": settings.version,
+        "configuration": dict(settings.configuration),
+        "storage_locations": settings.storage_locations,
+        "hook_namespaces": sorted(set(hook_namespaces)),
+    }
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,41 @@
+"""The Kubernetes kinds that the control plane itself reads and writes in a cluster."""
+
+from typing import Final
+
+from strongroom.dataplane.kube.kinds import Kind
+
+_VERBS: Final = frozenset(("get", "list", "create", "patch", "update", "delete"))
+_RBAC: Final = "rbac.authorization.k8s.io"
+
+NAMESPACES: Final = Kind("", "v1", "Namespace", "namespaces", False, _VERBS)
+SERVICE_ACCOUNTS: Final = Kind("", "v1", "ServiceAccount", "serviceaccounts", True, _VERBS)
+SECRETS: Final = Kind("", "v1", "Secret", "secrets", True, _VERBS)
+CONFIG_MAPS: Final = Kind("", "v1", "ConfigMap", "configmaps", True, _VERBS)
+ROLES: Final = Kind(_RBAC, "v1", "Role", "roles", True, _VERBS)
+ROLE_BINDINGS: Final = Kind(_RBAC, "v1", "RoleBinding", "rolebindings", True, _VERBS)
+CLUSTER_ROLES: Final = Kind(_RBAC, "v1", "ClusterRole", "clusterroles", False, _VERBS)
+CLUSTER_ROLE_BINDINGS: Final = Kind(_RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", False, _VERBS)
+DEFINITIONS: Final = Kind(
+    "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", False, _VERBS
+)
+ACCESS_REVIEWS: Final = Kind(
+    "authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", False, frozenset(("create",))
+)
+RULES_REVIEWS: Final = Kind(
+    "authorization.k8s.io", "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews", False, frozenset(("create",))
+)
+
+BY_KIND: Final = {
+    kind.kind: kind
+    for kind in (
+        NAMESPACES,
+        SERVICE_ACCOUNTS,
+        SECRETS,
+        CONFIG_MAPS,
+        ROLES,
+        ROLE_BINDINGS,
+        CLUSTER_ROLES,
+        CLUSTER_ROLE_BINDINGS,
+    )
+}
+"""The kinds of the objects that `manifests.py` makes."""
