@@ -1,0 +1,1 @@
+"""What the control plane knows of containers: their repositories, the keys of these, their recovery points."""

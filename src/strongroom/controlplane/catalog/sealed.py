@@ -1,0 +1,68 @@
+"""The port through which the catalog keeps secrets, and its driver on the control plane's database."""
+
+from typing import Protocol
+
+from strongroom.controlplane.state.database import Database
+from strongroom.controlplane.state.errors import Conflict
+
+
+class Secrets(Protocol):
+    """Small secrets by name, sealed at rest. Each call is whole or not done; all may be called from any thread."""
+
+    def get(self, name: str) -> bytes | None:
+        """Return the secret *name*, None when there is none."""
+        ...
+
+    def put(self, name: str, data: bytes) -> None:
+        """Store *data* as *name*, in place of what it had."""
+        ...
+
+    def keep(self, name: str, data: bytes) -> bytes:
+        """Store *data* as *name* unless it has something; return what it has now, to every caller the same."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Forget *name*; nothing happens when there is none."""
+        ...
+
+    def names(self, prefix: str) -> list[str]:
+        """Return the names that start with *prefix*, sorted."""
+        ...
+
+
+class StateSecrets:
+    """`Secrets` in the control plane's database. Raises `StateUnavailable` and `SecretDamaged`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, name: str) -> bytes | None:
+        with self._database.read() as tx:
+            return tx.secrets.get(name)
+
+    def put(self, name: str, data: bytes) -> None:
+        with self._database.write() as tx:
+            tx.secrets.put(name, data)
+
+    def keep(self, name: str, data: bytes) -> bytes:
+        try:
+            with self._database.write() as tx:
+                stands = tx.secrets.get(name)
+                if stands is None:
+                    tx.secrets.put(name, data)
+                return data if stands is None else stands
+        except Conflict:
+            # On PostgreSQL two may find nothing and both insert: the second fails, and finds the first one's.
+            with self._database.read() as tx:
+                stands = tx.secrets.get(name)
+            if stands is None:
+                raise
+            return stands
+
+    def delete(self, name: str) -> None:
+        with self._database.write() as tx:
+            tx.secrets.delete(name)
+
+    def names(self, prefix: str) -> list[str]:
+        with self._database.read() as tx:
+            return tx.secrets.names(prefix)
