@@ -12,6 +12,8 @@ import pytest
 
 from strongroom.testbed.cluster import Testbed
 from strongroom.testbed.options import TestbedOptions
+from strongroom.testbed.postgres import NoPostgres, Postgres
+from strongroom.testbed.postgres import postgres as running_postgres
 from strongroom.testbed.sharing import shared_testbed, sweep
 
 TIERS = ("unit", "contract", "integration", "e2e")
@@ -71,3 +73,14 @@ def namespace(testbed: Testbed, request: pytest.FixtureRequest) -> Iterator[str]
     testbed.kubectl("create", "namespace", name)
     yield name
     testbed.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of this worker's own. Use a `database()` of your own; whoever kills it starts it again."""
+    with contextlib.ExitStack() as running:
+        try:
+            server = running.enter_context(running_postgres())
+        except NoPostgres as reason:
+            pytest.skip(str(reason))
+        yield server
