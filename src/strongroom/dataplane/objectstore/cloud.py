@@ -278,7 +278,8 @@ def _status(error: Exception) -> int | None:
 
     `tests/contract/test_objectstore_cloud.py` notices if a new obstore words it otherwise.
     """
-    found = re.search(r"\bcode: (\d{3})\b", str(error))  # "status code: 403"; of a deletion in bulk "(code: 403)"
+    # Of a deletion in bulk "(code: 403)", else "status code: 403"; "code: 111" alone is an error number of the system.
+    found = re.search(r"(?:status |\()code: (\d{3})\b", str(error))
     return int(found[1]) if found else None
 
 
