@@ -116,9 +116,10 @@ def refuse_if_any(problems: Iterable[UserError], what: str) -> None:
         return
     if len(found) == 1:
         raise Refused(found[0])
-    listed = "; ".join(
-        f"{problem.target}: {problem.message}" if problem.target else problem.message for problem in found
-    )
+    first = found[:LISTED_PROBLEMS]
+    listed = "; ".join(f"{each.target}: {each.message}" if each.target else each.message for each in first)
+    if len(found) > len(first):
+        listed += "; and more, see the details"
     actions = tuple(dict.fromkeys(action for problem in found for action in problem.recommended_action))
     raise Refused(
         UserError(

@@ -12,6 +12,8 @@ from strongroom.protection.errors import UserError, invalid, shown
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
+NAME_CHARACTERS = 200  # of a field's name in a path; names of ours are far shorter, keys of a map are a client's choice
+
 _MISSING = "is missing"
 
 
@@ -28,7 +30,8 @@ class Fields:
         self.problems = problems
 
     def at(self, name: str) -> str:
-        """Return the JSON path of the field *name*."""
+        """Return the JSON path of the field *name*, which is cut short where a client chose a long one."""
+        name = name if len(name) <= NAME_CHARACTERS else name[: NAME_CHARACTERS - 1] + "…"
         return f"{self.path}.{name}" if self.path else name
 
     def wrong(self, name: str, message: str, *actions: str) -> None:
