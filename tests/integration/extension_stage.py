@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import sys
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from strongroom.extension.api.documents import API_VERSION, Kind
 from strongroom.extension.api.status import BackupStatus, RestoreStatus, Status
 from strongroom.testbed.cluster import Testbed
 
+VICTIM = Path(__file__).with_name("extension_victim.py")
 OWN_NAMESPACE = "dataprotection-microsoft"
 LOCATION = "container"
 TOKEN_SECONDS = 3600
@@ -57,6 +59,7 @@ class Stage:
             ca=testbed.ca_file.read_text(),
             token_file=token_file,
             namespace=OWN_NAMESPACE,
+            command=(sys.executable, str(VICTIM), str(folder / "fate"), "--pipe"),
         )
         stage = cls(testbed, folder, extension)
         await stage.make_repository()
@@ -88,6 +91,23 @@ class Stage:
             "metadata": {"name": LOCATION},
             "spec": {"url": self.url, "root": root, "repositoryId": self.keys.repository_id, **spec},
         }
+
+    def doom(self, at: str, when: str) -> None:
+        """Have the child die `before` or `after` its next write that *at* matches, or `hold` there for ever."""
+        (self.folder / "fate").write_text(json.dumps({"at": at, "when": when}))
+
+    async def doomed(self) -> None:
+        """Wait until the child has met its fate."""
+
+        async def met() -> bool:
+            return not (self.folder / "fate").exists()
+
+        await eventually(met)
+
+    async def jobs(self) -> list[str]:
+        """Return the job of each recovery point."""
+        points = await (await self.repository()).points()
+        return [point.manifest.caller["job"] for point in points if point.manifest is not None]
 
     async def repository(self) -> Repository:
         return await Repository.open(await open_store(self.url), self.keys)

@@ -3,20 +3,17 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 
 from strongroom.cli.connection import connect
 from strongroom.cli.options import ClusterOptions
 from strongroom.cli.output import Output, Table
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.discovery import Discovery, discover
-from strongroom.dataplane.repository import paths
-from strongroom.dataplane.repository.errors import NoSuchPoint, RepositoryError
 from strongroom.dataplane.repository.model import VolumeEntry
 from strongroom.dataplane.repository.repository import Repository
 from strongroom.dataplane.restore.imports import sweep_imports
 from strongroom.dataplane.snapshots.delete import delete_snapshots
-from strongroom.dataplane.snapshots.sweep import sweep_orphans
+from strongroom.dataplane.snapshots.leftovers import sweep_dead_runs
 
 
 @dataclass
@@ -71,23 +68,5 @@ async def sweep_leftovers(repository: Repository, deleter: SnapshotDeleter) -> t
     CSI snapshots; one that any manifest names is never deleted, so while a manifest cannot be read, none is.
     """
     done = [f"{name}: removed, its claim is bound" for name in await sweep_imports(deleter.api)]
-    window = timedelta(seconds=repository.info.max_run_seconds)
-    now = datetime.now(UTC)
-    handles: set[str] = set()
-    for point_id in await repository.point_ids():
-        try:
-            manifest = (await repository.load(point_id)).manifest
-        except NoSuchPoint:
-            continue  # swept since it was listed
-        except RepositoryError as error:
-            why = f"the manifest of {point_id} cannot be read, so its snapshots are not known: {error.message}"
-            return done, f"snapshots of dead backups: {why}"
-        handles.update(volume.handle for volume in manifest.volumes)
-    records = await repository.records()
-    handles.update(volume.handle for record, _ in records.condemned for volume in record.volumes)
-    # Twice the longest run: the store's clock and ours need not agree.
-    live = {paths.file_id(i.key) async for i in repository.store.list(paths.RUNS) if now - i.modified < 2 * window}
-    done += await sweep_orphans(
-        deleter.api, deleter.discovery, live, now - window, handles, repository_id=repository.info.id
-    )
-    return done, ""
+    swept, why = await sweep_dead_runs(deleter.api, deleter.discovery, repository)
+    return [*done, *swept], why

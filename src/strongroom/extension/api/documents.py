@@ -190,7 +190,7 @@ class _Document(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
     def to_json(self) -> dict[str, Any]:
         """Return the document as it is sent."""
-        built: dict[str, Any] = msgspec.to_builtins(self)
+        built: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return {"apiVersion": API_VERSION, "kind": str(self.kind), **built}
 
 

@@ -173,7 +173,7 @@ def parse_status(kind: Kind, value: object) -> Status:
 
 def status_json(status: Status) -> dict[str, Any]:
     """Return *status* as it is sent."""
-    built: dict[str, Any] = msgspec.to_builtins(status)
+    built: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(status))
     return built
 
 

@@ -80,7 +80,7 @@ def resource_type(text: str) -> str:
     """
     parts = [part.strip() for part in text.split("/")]
     if not all(parts) or len(parts) > 3:
-        raise ValueError(text)
+        raise ValueError(f"{text[:80]!r} is no resource type")
     match parts:
         case [kind]:
             return kind
@@ -153,12 +153,12 @@ def _kinds(field: str, types: tuple[str, ...] | None) -> tuple[str, ...]:
     for number, text in enumerate(types or ()):
         try:
             kinds.append(resource_type(text))
-        except ValueError:
+        except ValueError as error:
             raise DocumentInvalid(
-                f"{field}[{number}] is {text[:80]!r}, which is no resource type",
+                f"{field}[{number}]: {error}",
                 field=f"{field}[{number}]",
                 hint="Write group/Kind (apps/Deployment), v1/Kind for the core group, or as kubectl does",
-            ) from None
+            ) from error
     return tuple(kinds)
 
 

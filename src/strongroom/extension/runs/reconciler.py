@@ -21,6 +21,7 @@ from strongroom.extension.runs.deletion import run_deletion
 from strongroom.extension.runs.failures import INTERNAL, failure_of
 from strongroom.extension.runs.feed import Feed, Key, Publish
 from strongroom.extension.runs.restore import run_restore
+from strongroom.extension.runs.sweeping import Sweeper
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Reconciler:
         self._turns: WeakValueDictionary[tuple[Kind, str, str], asyncio.Lock] = WeakValueDictionary()
         self._slots = asyncio.Semaphore(RUNS_AT_ONCE)
         self._light = asyncio.Semaphore(LIGHT_AT_ONCE)
+        self._sweeper = Sweeper(context)
         self._closing = False
 
     def apply(self, work: Work) -> None:
@@ -82,6 +84,7 @@ class Reconciler:
     async def close(self) -> None:
         """Stop everything and tell nobody: the same documents, sent to the next process, go on there."""
         self._closing = True
+        self._sweeper.close()
         tasks = list(self._tasks.values())
         for feed in self._feeds.values():
             feed.silence()
@@ -108,6 +111,8 @@ class Reconciler:
             message = f"a fault of the extension: {type(error).__name__}; its log has the trace"
             status = failed(phase=Phase.FAILED, error=Failure(code=INTERNAL, message=message))
         feed.end(status)
+        if isinstance(work, Backup) and not work.spec.dry_run and not self._closing:
+            self._sweeper.backed_up(work.spec.storage_location)
         log.info("run ends", extra={"kind": str(work.kind), "document": work.name, "phase": str(status.phase)})
         del self._tasks[key]
         self._ended[key] = None
