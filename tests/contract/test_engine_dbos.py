@@ -27,7 +27,7 @@ def migrated(postgres: Postgres) -> Iterator[str]:
 
 
 async def _launch_and_close(url: str) -> None:
-    async with launched(DbosEngine(url)):
+    async with launched(DbosEngine(url, poll_seconds=0.05)):
         pass
 
 
