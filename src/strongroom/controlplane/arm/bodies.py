@@ -34,6 +34,13 @@ class ArmErrorResponse(TypedDict, total=False):
     error: Required[ArmErrorDetail]
 
 
+class OperationResult(TypedDict, total=False):
+    """What a finished operation leaves: the job that goes on, or the resource (all its own properties, too)."""
+
+    objectType: str
+    jobId: str
+
+
 class ResourceIdentity(TypedDict, total=False):
     """The managed identity of a resource."""
 
@@ -379,6 +386,16 @@ class ResourceGraphQuery(TypedDict, total=False):
     managementGroups: list[str]
     query: Required[str]
     options: ResourceGraphOptions
+
+
+class ResourceGraphResult(TypedDict, total=False):
+    """A page of what a query found; `resultTruncated` is a text, as Azure has it."""
+
+    totalRecords: Required[int]
+    count: Required[int]
+    data: Required[Any]
+    facets: list[Any]
+    resultTruncated: Required[Literal["true", "false"]]
 
 
 # Microsoft Graph, the part that az needs

@@ -28,6 +28,7 @@ from strongroom.dataplane.kube.transport import RetryPolicy
 MIN_SECONDS: Final = 600  # the API server issues none for less (validation of TokenRequest)
 MAX_SECONDS: Final = 3600  # design.md section 8: a token that gets lost opens nothing after an hour
 RENEW_BEFORE_SECONDS: Final = 600.0  # an outage of that length is not noticed by those who have a token
+RENEW_SHARE: Final = 1 / 3  # of the life of a token that a server gave for less than half an hour
 USABLE_SECONDS: Final = 30.0  # a request under way must not outlive its token, and clocks differ
 FILE_CHECK_SECONDS: Final = 15.0  # finds a token that ended while the machine slept, and the end of an outage
 RETRY: Final = RetryPolicy(attempts=4, total_s=30.0)  # whoever asks for a token waits meanwhile
@@ -155,7 +156,7 @@ async def request_token(api: KubeApi, account: str, seconds: int) -> HeldToken:
     made = request.metadata.creation_timestamp
     life = float(seconds) if made is None else (request.status.expiration_timestamp - made).total_seconds()
     token = Token(request.status.token, today + timedelta(seconds=life))
-    return HeldToken(token, before + life - min(RENEW_BEFORE_SECONDS, life / 3), before + life)
+    return HeldToken(token, before + life - min(RENEW_BEFORE_SECONDS, life * RENEW_SHARE), before + life)
 
 
 class _AccountCredentials:

@@ -29,7 +29,7 @@ async def bind_trusted_access(access: ClusterAccess, name: str, vault_id: str) -
         async with access.api(manifests.INSTALLER) as api:
             for found in await _accounts_of(api, name):
                 if found != account:
-                    await _unbind(api, access, found)
+                    await unbind_account(api, access, found)
             # The RoleBinding goes last: until then the account may do nothing.
             for document in documents:
                 await put(api, document)
@@ -45,7 +45,7 @@ async def unbind_trusted_access(access: ClusterAccess, name: str) -> None:
     with translated(f"remove trusted access {name}"):
         async with access.api(manifests.INSTALLER) as api:
             for account in await _accounts_of(api, name):
-                await _unbind(api, access, account)
+                await unbind_account(api, access, account)
 
 
 async def trusted_access_bindings(access: ClusterAccess) -> Mapping[str, str]:
@@ -63,8 +63,11 @@ async def _accounts_of(api: KubeApi, binding: str) -> list[str]:
     return [one["metadata"]["name"] for one in found]
 
 
-async def _unbind(api: KubeApi, access: ClusterAccess, account: str) -> None:
-    """The rights go first. The account, by which the rest is found again, goes last."""
+async def unbind_account(api: KubeApi, access: ClusterAccess, account: str) -> None:
+    """Take one vault's account away, as the installer. Raises `ClusterOwned`, `KubeError`.
+
+    The rights go first. The account, by which the rest is found again, goes last.
+    """
     access.forget(account)
     await remove(api, ROLE_BINDINGS, account, NAMESPACE)
     await remove(api, ROLES, account, NAMESPACE)

@@ -130,9 +130,9 @@ class AuthorityRoutes:
     async def _jwks(self, request: Request) -> Response:
         try:
             self._check_tenant(request.path_params["tenant"])
+            return JSONResponse(await self._in_turn(self._current_keys))
         except OAuthRefused as refused:
             return self._refusal(refused, request)
-        return JSONResponse(self._tokens.keys.jwks(self._now()))
 
     async def _interactive(self, request: Request) -> Response:
         return self._refusal(oauth.not_supported("Interactive sign-in"), request)
@@ -166,6 +166,11 @@ class AuthorityRoutes:
             raise oauth.busy() from error
         finally:
             self._waiting.release()
+
+    def _current_keys(self) -> Mapping[str, Any]:
+        now = self._now()
+        self._tokens.keys.signing(now)  # makes the key that is due, so that it is published before it is used
+        return self._tokens.keys.jwks(now)
 
     def _sign_in(self, wanted: TokenRequest, address: str, version: int) -> Mapping[str, Any]:
         """Return the token answer for whoever knows the secret. Runs in a thread; raises `OAuthRefused`."""

@@ -33,7 +33,8 @@ class SignInLimit:
         key = (app_id.lower(), address)
         with self._lock:
             first, count = self._failures.pop(key, (now, 0))
-            if not first <= now < first + self._window:
+            # Sign-ins that run at once report out of order: only a clock that jumped counts as a new window.
+            if not first - self._window < now < first + self._window:
                 first, count = now, 0
             self._failures[key] = (first, count + 1)
             while len(self._failures) > self._tracked:

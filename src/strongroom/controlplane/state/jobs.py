@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, or_, select, update
+from sqlalchemy import Connection, Row, and_, or_, select, update
 
 from strongroom.controlplane.state.resources import Document
 from strongroom.controlplane.state.schema import jobs
@@ -79,14 +79,15 @@ class Jobs:
         """Return every job that has not ended."""
         return [_job(row) for row in self._connection.execute(select(jobs).where(jobs.c.ended.is_(None)))]
 
-    def count_since(self, instance: str, category: str, since: datetime, *, on_demand: bool) -> int:
-        """Return how many jobs of *category* began at or after *since*, only those on demand when asked."""
+    def starts_since(self, instance: str, category: str, since: datetime) -> list[str]:
+        """Return when the jobs of *category* on demand began, of those that began at or after *since* (stamps)."""
         condition = and_(
-            jobs.c.instance == instance.lower(), jobs.c.category == category, jobs.c.started >= stamp(since)
+            jobs.c.instance == instance.lower(),
+            jobs.c.category == category,
+            jobs.c.slot.is_(None),
+            jobs.c.started >= stamp(since),
         )
-        if on_demand:
-            condition = and_(condition, jobs.c.slot.is_(None))
-        return int(self._connection.execute(select(func.count()).where(condition)).scalar_one())
+        return [started for (started,) in self._connection.execute(select(jobs.c.started).where(condition))]
 
     def page(
         self, *, vault: str = "", subscription: str = "", before: tuple[str, str] | None = None, limit: int

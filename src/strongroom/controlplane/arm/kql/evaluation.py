@@ -193,8 +193,7 @@ class _Binder:
                 left, right = self.bind(expression.left, at), self.bind(expression.right, at)
                 return _comparison(expression.operator, left, right, expression.as_type)
             case syntax.TextMatch():
-                left, right = self.bind(expression.left, at), self.bind(expression.right, at)
-                return _text_match(expression.operator, left, right, expression.negated)
+                return self._text_match(expression, at)
             case syntax.Membership():
                 return self._membership(expression, at)
             case syntax.Logic():
@@ -206,6 +205,16 @@ class _Binder:
                 return self._call(expression, at)
             case _:
                 raise AssertionError(f"no evaluation for {type(expression).__name__}")
+
+    def _text_match(self, expression: syntax.TextMatch, at: Token) -> Evaluate:
+        test, negated = _TEXT_TESTS[expression.operator.removesuffix("_cs")], expression.negated
+        left, right = self.bind(expression.left, at), self.bind(expression.right, at)
+        if expression.operator.endswith("_cs"):
+            return lambda row: test(to_text(left(row)), to_text(right(row))) is not negated
+        if isinstance(expression.right, syntax.Literal):
+            part = to_text(expression.right.value).lower()
+            return lambda row: test(to_text(left(row)).lower(), part) is not negated
+        return lambda row: test(to_text(left(row)).lower(), to_text(right(row)).lower()) is not negated
 
     def _membership(self, expression: syntax.Membership, at: Token) -> Evaluate:
         left, members, negated = self.bind(expression.left, at), expression.members, expression.negated
@@ -288,6 +297,8 @@ def _member(value: dict[str, Any], step: str | int) -> Any:
 
 def _comparison(operator: str, left: Evaluate, right: Evaluate, kind: Type) -> Evaluate:
     match operator:
+        case "==" if kind is Type.STRING:
+            return lambda row: to_text(left(row)) == to_text(right(row))
         case "==":
             return lambda row: equal(left(row), right(row), kind)
         case "!=":
@@ -309,13 +320,6 @@ _TEXT_TESTS: Mapping[str, Callable[[str, str], bool]] = {
     "endswith": lambda text, part: text.endswith(part),
     "has": has_term,
 }
-
-
-def _text_match(operator: str, left: Evaluate, right: Evaluate, negated: bool) -> Evaluate:
-    test = _TEXT_TESTS[operator.removesuffix("_cs")]
-    if operator.endswith("_cs"):
-        return lambda row: test(to_text(left(row)), to_text(right(row))) is not negated
-    return lambda row: test(to_text(left(row)).lower(), to_text(right(row)).lower()) is not negated
 
 
 def _logic(terms: list[Evaluate], *, all_of: bool) -> Evaluate:

@@ -110,9 +110,9 @@ def to_json(value: Value) -> Value:
 
 def to_text(value: Value) -> str:
     """Return *value* as `tostring` does; null is the empty string, an array or object its JSON."""
+    if isinstance(value, str):  # nearly always so, and this runs several times a row
+        return value
     match value:
-        case str():
-            return value
         case None:
             return ""
         case bool():
@@ -157,9 +157,9 @@ def to_integer(value: Value, maximum: int) -> int | None:
 
 def to_bool(value: Value) -> bool | None:
     """Return *value* as a truth value: texts `true`, `false`, `1`, `0` in any case, numbers unlike 0; else None."""
+    if value is True or value is False:
+        return value
     match value:
-        case bool():
-            return value
         case int() | float():
             return value != 0
         case str():

@@ -70,13 +70,12 @@ class Shape:
 
 
 @cache
-def shape(kind: type, *, code: str = "") -> Shape:
+def shape(kind: object, *, code: str = "") -> Shape:
     """Return the shape of *kind*: a model or TypedDict of `azure.mgmt.dataprotection`, or a TypedDict of ours.
 
     *code* is that of the errors; without it, Azure Backup's for its own shapes and ARM's for all others. Raises
     TypeError if no shape can be made of *kind*.
     """
     node = compile_shape(kind)
-    azure_backup = kind.__module__.startswith("azure.mgmt.dataprotection")
-    default = str(ErrorCode.INVALID_INPUT) if azure_backup else INVALID_CONTENT
-    return Shape(kind.__name__, node, code or default)
+    ours = isinstance(kind, type) and kind.__module__.startswith("strongroom.")
+    return Shape(node.name, node, code or (INVALID_CONTENT if ours else str(ErrorCode.INVALID_INPUT)))

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Literal, NotRequired, Required
 
 from azure.mgmt.dataprotection import models
+from azure.mgmt.dataprotection import types as wire
 
 from .nodes import Anything, Choice, Field, ListOf, MapOf, Node, Number, Record, Text, Truth, Union, Whole
 
@@ -43,19 +44,24 @@ _SCALARS: Mapping[object, Node] = {
 }
 
 
-def compile_shape(kind: type) -> Node:
+def compile_shape(kind: object) -> Record | Union:
     """Return the node that reads *kind*: a model of `azure.mgmt.dataprotection`, or a TypedDict.
 
-    A TypedDict of `azure.mgmt.dataprotection.types` stands for the model of the same name. Raises TypeError for what
-    JSON documents cannot be made of.
+    A TypedDict or a union of `azure.mgmt.dataprotection.types` stands for the model of the same name. Raises TypeError
+    for what JSON documents cannot be made of.
     """
-    if not isinstance(kind, type):
-        # `types.AzureBackupRestoreRequest` and its like: a union that lacks kinds and has no name to find them by.
-        raise TypeError(f"{kind!r} is no class: give the class of that name in azure.mgmt.dataprotection.models")
-    if kind.__module__ == "azure.mgmt.dataprotection.types":
-        kind = getattr(models, kind.__name__)
     with _compiling:
-        return _compiler.object(kind)
+        return _compiler.object(_model_beside(kind))
+
+
+def _model_beside(kind: object) -> object:
+    """Return the model of the same name if *kind* comes from the SDK's `types`, else *kind*."""
+    if isinstance(kind, type):
+        return getattr(models, kind.__name__) if kind.__module__ == wire.__name__ else kind
+    names = [name for name, value in vars(wire).items() if value is kind]
+    if len(names) != 1:
+        raise TypeError(f"{kind!r} is no class, and no union that has one name in {wire.__name__}")
+    return getattr(models, names[0])
 
 
 class _Compiler:

@@ -14,7 +14,7 @@ from .problems import Path, Problems
 
 JSON = Any
 _REFUSED: Final = None  # what a node returns after it told a problem: the document is refused as a whole
-_MAX_INTEGER = 2**63 - 1  # what databases and the clients' languages hold
+MAX_INTEGER = 2**63 - 1  # what databases and the clients' languages hold
 _MAX_EXACT_FLOAT = 2**53  # above it a float no longer names one integer
 # RFC 3339, as the SDKs write it; whether the day exists is a matter of whoever computes with it
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
@@ -65,7 +65,7 @@ class Whole:
             return int(value)
         if type(value) is not int:
             problems.expect(path, value, "an integer")
-        elif abs(value) > _MAX_INTEGER:
+        elif abs(value) > MAX_INTEGER:
             problems.add(path, "found an integer of more than 64 bits, accepted: a smaller one")
         return value
 
@@ -78,7 +78,7 @@ class Number:
         """See `Node`."""
         if type(value) not in (int, float):
             problems.expect(path, value, "a number")
-        elif abs(value) > _MAX_INTEGER or not math.isfinite(value):
+        elif abs(value) > MAX_INTEGER or not math.isfinite(value):
             problems.add(path, "found a number that is too large, accepted: a smaller one")
         return value
 

@@ -7,7 +7,7 @@ a property may be absent, because requests with explicit nulls are taken and ans
 from collections.abc import Callable
 from typing import Any
 
-from .nodes import Anything, Choice, Field, ListOf, MapOf, Node, Number, Record, Text, Truth, Union, Whole
+from .nodes import MAX_INTEGER, Anything, Choice, Field, ListOf, MapOf, Node, Number, Record, Text, Truth, Union, Whole
 
 Schema = dict[str, Any]
 
@@ -33,9 +33,9 @@ def json_schema(node: Node, prefix: str, components: dict[str, Schema]) -> Schem
         case Text(format="date-time"):
             return {"type": "string", "format": "date-time"}
         case Whole():
-            return {"type": "integer", "format": "int64"}
+            return {"type": "integer", "format": "int64", "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER}
         case Number():
-            return {"type": "number", "format": "double"}
+            return {"type": "number", "format": "double", "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER}
         case Truth():
             return {"type": "boolean"}
         case Text():

@@ -1,0 +1,1 @@
+"""The operations of Microsoft.DataProtection: vaults, policies, backup instances, jobs, recovery points, restores."""

@@ -1,0 +1,108 @@
+"""Backup policies: synchronous create, change, list and delete. Their rules are checked by `protection.policy`."""
+
+from azure.mgmt.dataprotection import types as wire
+
+from strongroom.controlplane.arm.call import Call, Reply
+from strongroom.controlplane.arm.dataprotection.common import INSTANCES, POLICIES, VAULT, require_vault, vault_id
+from strongroom.controlplane.arm.errors import ArmError, Json
+from strongroom.controlplane.arm.formats import check_name
+from strongroom.controlplane.arm.pages import page_of
+from strongroom.controlplane.arm.preconditions import check_preconditions
+from strongroom.controlplane.arm.routing import Operation
+from strongroom.controlplane.arm.shapes import shape
+from strongroom.controlplane.state.database import Tx
+from strongroom.controlplane.state.resources import Resource
+from strongroom.controlplane.state.times import now
+from strongroom.controlplane.workflows.planning import plan_next
+from strongroom.protection.policy import parse_policy
+
+POLICY = f"{VAULT}/backupPolicies/{{policy}}"
+
+
+def put_policy(call: Call) -> Reply:
+    """Create a policy or replace its rules; what exists keeps the retention it was made with."""
+    check_name("backupPolicies", call.path["policy"])
+    parse_policy(call.body)
+    with call.db.write() as tx:
+        vault = require_vault(call, tx)
+        old = tx.resources.get(call.id)
+        check_preconditions(call, old)
+        limit = call.plane.limits.policies_per_vault
+        if old is None and tx.resources.count(vault.id, POLICIES) >= limit:
+            raise ArmError(
+                400, "CloudDosTimeboudLimitReached", f"The vault '{vault.name}' has {limit} policies, the most."
+            )
+        identifier = old.id if old else call.id
+        properties: Json = {k: v for k, v in call.body["properties"].items() if k != "name"}
+        document: Json = {
+            "id": identifier,
+            "name": identifier.rpartition("/")[2],
+            "type": POLICIES,
+            "properties": properties,
+        }
+        # Each change of the rules is a version: a recovery point says by which one it was made.
+        version = str(int(now().timestamp() * 1_000_000))
+        stored = tx.resources.put(
+            Resource(identifier, POLICIES, document, vault.id, {"version": version}, created=old.created if old else "")
+        )
+        for instance in users_of(tx, stored):
+            plan_next(tx, instance, stored, now())
+        return Reply(200, stored.doc)
+
+
+def users_of(tx: Tx, policy: Resource) -> list[Resource]:
+    """Return the backup instances of the vault that follow *policy*."""
+    vault = policy.id.rpartition("/backupPolicies/")[0]
+    wanted = policy.id.lower()
+    return [
+        i
+        for i in tx.resources.children(vault, INSTANCES)
+        if str(i.properties["policyInfo"]["policyId"]).lower() == wanted
+    ]
+
+
+def get_policy(call: Call) -> Reply:
+    with call.db.read() as tx:
+        require_vault(call, tx)
+        return Reply(200, call.require(tx, call.id).doc)
+
+
+def list_policies(call: Call) -> Reply:
+    with call.db.read() as tx:
+        require_vault(call, tx)
+        parent = vault_id(call)
+        return page_of(call, lambda after, limit: tx.resources.children(parent, POLICIES, after=after, limit=limit))
+
+
+def delete_policy(call: Call) -> Reply:
+    with call.db.write() as tx:
+        require_vault(call, tx)
+        policy = tx.resources.get(call.id)
+        if policy is None:
+            return Reply(204)
+        check_preconditions(call, policy)
+        if used := users_of(tx, policy):
+            raise ArmError(
+                400,
+                "UserErrorDppPolicyObjectInUse",
+                f"The policy '{policy.name}' cannot be deleted: {len(used)} backup instances use it, for example "
+                f"'{used[0].name}'.",
+                actions=("Give these instances another policy, or stop and delete them.",),
+            )
+        tx.resources.delete(policy.id)
+        return Reply(200)
+
+
+OPERATIONS = (
+    Operation(
+        "BackupPolicies_CreateOrUpdate",
+        "PUT",
+        POLICY,
+        f"{POLICIES}/write",
+        put_policy,
+        shape(wire.BaseBackupPolicyResource),
+    ),
+    Operation("BackupPolicies_Get", "GET", POLICY, f"{POLICIES}/read", get_policy),
+    Operation("BackupPolicies_Delete", "DELETE", POLICY, f"{POLICIES}/delete", delete_policy, statuses=(200, 204)),
+    Operation("BackupPolicies_List", "GET", f"{VAULT}/backupPolicies", f"{POLICIES}/read", list_policies),
+)

@@ -1,0 +1,21 @@
+"""Lists of resources in pages, in the order of their ids."""
+
+from collections.abc import Callable
+
+from strongroom.controlplane.arm.call import Call, Reply, listing
+from strongroom.controlplane.arm.errors import Json
+from strongroom.controlplane.arm.paging import page_size, read_token, skip_token
+from strongroom.controlplane.state.resources import Resource
+
+
+def page_of(
+    call: Call,
+    fetch: Callable[[str, int], list[Resource]],
+    show: Callable[[Resource], Json] = lambda resource: resource.doc,
+) -> Reply:
+    """Return one page of what *fetch* (after which id, how many) gives, and the link to the next."""
+    size = page_size(call.query)
+    token = read_token(call.query)
+    found = fetch(str(token["after"]) if token else "", size + 1)
+    link = call.next_link(**{"$skipToken": skip_token({"after": found[size - 1].id})}) if len(found) > size else None
+    return listing([show(r) for r in found[:size]], link)

@@ -1,0 +1,156 @@
+"""The connected clusters of one control plane: how each is reached, and its hosted extension while it runs."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from strongroom.controlplane.clusters.access import ClusterAccess, TokenFile
+from strongroom.controlplane.clusters.connect import ConnectedCluster
+from strongroom.controlplane.clusters.errors import ClusterError
+from strongroom.controlplane.clusters.hosted import ExtensionKeys, HostedExtension
+from strongroom.controlplane.clusters.manifests import EXTENSION, NAMESPACE
+from strongroom.controlplane.state.database import Database
+
+log = logging.getLogger(__name__)
+
+SECRET: Final = "cluster/"  # the sealed connection of a cluster, by its ARM id
+
+
+class ClusterUnknown(ClusterError):
+    """No connection of this cluster is kept: it was never connected, or was disconnected."""
+
+
+@dataclass
+class _Member:
+    """One cluster: its access, and the child process that hosts its extension, once it is wanted."""
+
+    access: ClusterAccess
+    cluster: ConnectedCluster
+    extension: HostedExtension | None = None
+    token_file: TokenFile | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class ClusterPool:
+    """Hands out accesses and extensions by the cluster's ARM id. Used from one event loop."""
+
+    def __init__(self, db: Database, folder: Path) -> None:
+        self._db = db
+        self._folder = folder
+        self._members: dict[str, _Member] = {}
+
+    async def remember(self, cluster_id: str, cluster: ConnectedCluster) -> None:
+        """Keep a connected cluster: sealed, without the credential that connected it."""
+        kept = {
+            "server": cluster.server,
+            "ca": cluster.ca.decode(),
+            "uid": cluster.uid,
+            "version": cluster.version,
+            "connectorToken": cluster.connector_token,
+            "allowLoopback": cluster.allow_loopback,
+        }
+
+        def write() -> None:
+            with self._db.write() as tx:
+                tx.secrets.put(SECRET + cluster_id.lower(), json.dumps(kept).encode())
+
+        await asyncio.to_thread(write)
+        # A running extension belongs to the old connection.
+        await self.stop_extension(cluster_id)
+        self._members.pop(cluster_id.lower(), None)
+
+    async def forget(self, cluster_id: str) -> None:
+        """Forget how a cluster is reached; what was installed in it stays."""
+        await self.stop_extension(cluster_id)
+        self._members.pop(cluster_id.lower(), None)
+
+        def write() -> None:
+            with self._db.write() as tx:
+                tx.secrets.delete(SECRET + cluster_id.lower())
+
+        await asyncio.to_thread(write)
+
+    async def access(self, cluster_id: str) -> ClusterAccess:
+        """Return the access to a cluster through its connector. Raises `ClusterUnknown`."""
+        return (await self._member(cluster_id)).access
+
+    @contextlib.asynccontextmanager
+    async def extension(self, cluster_id: str) -> AsyncIterator[tuple[HostedExtension, ExtensionKeys]]:
+        """Give the extension of a cluster, started if it is not running.
+
+        Raises `ClusterUnknown`, and what its start raises: `ExtensionGone`, `ExtensionRefused`, errors of the access.
+        """
+        member = await self._member(cluster_id)
+        async with member.lock:
+            if member.extension is None:
+                member.token_file, member.extension = await self._host(cluster_id, member)
+            keys = await member.extension.start()
+            extension = member.extension
+        yield extension, keys
+
+    async def stop_extension(self, cluster_id: str) -> None:
+        """End the child process of a cluster, if one runs."""
+        member = self._members.get(cluster_id.lower())
+        if member is None:
+            return
+        async with member.lock:
+            extension, member.extension = member.extension, None
+            token_file, member.token_file = member.token_file, None
+            if extension is not None:
+                await extension.stop()
+            if token_file is not None:
+                await token_file.stop()
+
+    async def close(self) -> None:
+        """End all child processes; what they were at goes on when their documents are applied again."""
+        results = await asyncio.gather(*(self.stop_extension(c) for c in list(self._members)), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                log.error("an extension did not stop cleanly", exc_info=result)
+
+    async def _member(self, cluster_id: str) -> _Member:
+        key = cluster_id.lower()
+        if key not in self._members:
+
+            def read() -> bytes | None:
+                with self._db.read() as tx:
+                    return tx.secrets.get(SECRET + key)
+
+            sealed = await asyncio.to_thread(read)
+            if sealed is None:
+                raise ClusterUnknown(
+                    f"no connection to the cluster {cluster_id} is kept",
+                    hint="Connect it: strongroom cluster connect NAME --resource-group GROUP --kubeconfig FILE",
+                )
+            kept = json.loads(sealed)
+            cluster = ConnectedCluster(
+                server=kept["server"],
+                ca=kept["ca"].encode(),
+                uid=kept["uid"],
+                version=kept["version"],
+                connector_token=kept["connectorToken"],
+                allow_loopback=kept["allowLoopback"],
+            )
+            # Somebody else may have come first while this waited: one access, one extension for each cluster.
+            self._members.setdefault(key, _Member(cluster.access(), cluster))
+        return self._members[key]
+
+    async def _host(self, cluster_id: str, member: _Member) -> tuple[TokenFile, HostedExtension]:
+        # ARM ids hold characters and lengths that no file name takes.
+        folder = self._folder / hashlib.sha256(cluster_id.lower().encode()).hexdigest()[:32]
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        token_file = TokenFile(member.access, EXTENSION, folder / "token")
+        await token_file.start()
+        extension = HostedExtension(
+            server=member.cluster.server,
+            ca=member.cluster.ca.decode(),
+            token_file=folder / "token",
+            namespace=NAMESPACE,
+        )
+        return token_file, extension

@@ -1,0 +1,228 @@
+"""The job of a backup: have the extension take it, follow it, and make the recovery point known."""
+
+import asyncio
+import logging
+import time
+from datetime import datetime
+from typing import Any, Final
+
+from strongroom.controlplane.state.database import Tx
+from strongroom.controlplane.state.jobs import Job
+from strongroom.controlplane.state.resources import Resource
+from strongroom.controlplane.workflows import jobdocs
+from strongroom.controlplane.workflows.containers import Place
+from strongroom.controlplane.workflows.engine import StepFailed, Steps, WorkflowCancelled
+from strongroom.controlplane.workflows.extension_work import carry_out, withdraw
+from strongroom.controlplane.workflows.pointdocs import point_time, store_points
+from strongroom.controlplane.workflows.protecting import backup_document, of_failure
+from strongroom.controlplane.workflows.readiness import problems_of_instance, read_instance
+from strongroom.controlplane.workflows.services import (
+    Services,
+    as_user_error,
+    error_json,
+    error_of,
+    place_of_cluster,
+)
+from strongroom.extension.api.documents import Kind
+from strongroom.extension.api.status import BackupStatus, Phase, Status, parse_status, status_json
+from strongroom.protection.errors import ErrorCode, Refused, UserError, refuse_if_any
+from strongroom.protection.job import JobStatus
+
+log = logging.getLogger(__name__)
+
+MAX_SECONDS: Final = 86_400.0  # the repository's own maxRun: a later commit would be void (design.md, section 6)
+PROGRESS_SECONDS: Final = 2.0  # between two writes of a job's progress
+
+
+class BackingUp:
+    """The body `backup`; the workflow's id is the job's."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def body(self, steps: Steps, job_id: str) -> None:
+        """Take the backup of a job.
+
+        Stopped in `take`, it applies the same document again, and the extension finds what it had committed. Stopped
+        after it, the recovery point is in the container, and `record` makes it known.
+        """
+        try:
+            outcome = await steps.run("take", lambda: self._take(job_id))
+            await steps.run("record", lambda: self._record(job_id, outcome))
+        except WorkflowCancelled:
+            await steps.run("cancel", lambda: self._cancel(job_id))
+        except StepFailed as failure:
+            log.error("backup failed", extra={"job": job_id, "reason": str(failure)})
+            error = as_user_error(failure.__cause__ or failure)
+            await steps.run("fail", lambda: self._fail(job_id, error))
+
+    async def _take(self, job_id: str) -> Any:
+        """Return {"status": …} of the extension, or {"error": …}; nothing is left that a second run would not meet."""
+        job = await self._services.job(job_id)
+        if job.ended is not None:
+            return {"ended": True}
+        try:
+            async with asyncio.timeout(MAX_SECONDS):
+                return {"status": status_json(await self._run(job))}
+        except TimeoutError:
+            hours = MAX_SECONDS / 3600
+            message = f"The backup did not end within {hours:.0f} hours and was given up."
+            return {"error": error_json(UserError(str(ErrorCode.CUSTOM_RESOURCES_TIMEOUT), message))}
+        except Exception as error:
+            log.warning("backup not taken", exc_info=error, extra={"job": job_id})
+            return {"error": error_json(as_user_error(error))}
+
+    async def _run(self, job: Job) -> Status:
+        def prepare(tx: Tx) -> tuple[Resource, Place, Any]:
+            instance, vault = tx.resources.get(job.instance), tx.resources.get(job.vault)
+            if instance is None or vault is None:
+                raise Refused(
+                    UserError(str(ErrorCode.RESOURCE_NOT_FOUND), "The backup instance was deleted meanwhile.")
+                )
+            request = read_instance(instance.properties, vault.id)
+            # What was taken away since the instance was configured fails this job with its own code.
+            problems = problems_of_instance(tx, vault, request, self._services.limits, exists=instance)
+            refuse_if_any(problems, "The backup instance")
+            _, place = place_of_cluster(tx, request.cluster)
+            return instance, place, request
+
+        instance, place, request = await self._services.read(prepare)
+        document = backup_document(job.id, place, request, caller=_caller(job, instance))
+        return await carry_out(self._services, request.cluster, place, document, self._follow(job.id))
+
+    def _follow(self, job_id: str) -> Any:
+        written = 0.0
+
+        async def on_status(status: Status) -> None:
+            nonlocal written
+            if status.progress is None or time.monotonic() - written < PROGRESS_SECONDS:
+                return
+            written = time.monotonic()
+            await self._services.write(lambda tx: save_progress(tx, job_id, status, self._services.clock()))
+
+        return on_status
+
+    async def _record(self, job_id: str, outcome: Any) -> None:
+        """Write the recovery point and the job's end in one transaction."""
+        if outcome.get("ended"):
+            return
+        if "error" in outcome:
+            await self._fail(job_id, error_of(outcome["error"]))
+            return
+        status = parse_status(Kind.BACKUP, outcome["status"])
+        assert isinstance(status, BackupStatus)
+        if status.phase is Phase.CANCELLED:
+            await self._end(job_id, JobStatus.CANCELLED)
+            return
+        if status.phase is Phase.FAILED or not status.recovery_point_id:
+            message = "The backup failed without a reason."
+            error = of_failure(status.error) if status.error else UserError(str(ErrorCode.GENERIC_WARNING), message)
+            await self._fail(job_id, error)
+            return
+        job = await self._services.job(job_id)
+
+        def find(tx: Tx) -> Place:
+            instance = tx.resources.get(job.instance)
+            if instance is None:
+                raise Refused(
+                    UserError(str(ErrorCode.RESOURCE_NOT_FOUND), "The backup instance was deleted meanwhile.")
+                )
+            return place_of_cluster(tx, str(instance.properties["dataSourceInfo"]["resourceID"]))[1]
+
+        place = await self._services.read(find)
+        async with self._services.containers.repository(place) as repository:
+            point = await repository.load(status.recovery_point_id)
+        manifest = point.manifest
+        at = self._services.clock()
+
+        def write(tx: Tx) -> None:
+            store_points(tx, job.instance, place, [manifest])
+            current = tx.jobs.get(job_id)
+            if current is None or current.ended is not None:
+                return
+            warnings = [jobdocs.warning(w.resource, UserError(w.code, w.message), job_id) for w in status.warnings]
+            details = {
+                "RetentionTag": manifest.caller.get("tag", "").lower(),
+                "Objects": str(status.objects),
+                "BytesReadFromCluster": str(status.bytes_read),
+                "BytesWritten": str(status.bytes_written),
+                "Report": status.report,
+                "WarningCount": str(status.warning_count),
+            }
+            current = jobdocs.extended(
+                current,
+                at,
+                targetRecoverPoint={
+                    "recoveryPointID": manifest.id,
+                    "recoveryPointTime": point_time(manifest),
+                },
+                dataTransferredInBytes=status.bytes_written,
+                additionalDetails=details,
+                warningDetails=warnings or None,
+            )
+            whole = status.phase is Phase.COMPLETED and not status.warning_count
+            ended = JobStatus.COMPLETED if whole else JobStatus.COMPLETED_WITH_WARNINGS
+            tx.jobs.save(jobdocs.ended(current, ended, at))
+
+        await self._services.write(write)
+
+    async def _cancel(self, job_id: str) -> None:
+        job = await self._services.job(job_id)
+        instance = await self._services.read(lambda tx: tx.resources.get(job.instance))
+        if instance is not None:
+            await withdraw(self._services, instance.properties["dataSourceInfo"]["resourceID"], Kind.BACKUP, job_id)
+        await self._end(job_id, JobStatus.CANCELLED)
+
+    async def _fail(self, job_id: str, error: UserError) -> None:
+        await self._end(job_id, JobStatus.FAILED, error)
+
+    async def _end(self, job_id: str, status: JobStatus, *errors: UserError) -> None:
+        await self._services.write(lambda tx: end_job(tx, job_id, status, self._services.clock(), *errors))
+
+
+def end_job(tx: Tx, job_id: str, status: JobStatus, at: datetime, *errors: UserError) -> None:
+    """Write how a job ended, unless it had ended before."""
+    job = tx.jobs.get(job_id)
+    if job is not None and job.ended is None:
+        tx.jobs.save(jobdocs.ended(job, status, at, *errors))
+
+
+def save_progress(tx: Tx, job_id: str, status: Status, at: datetime) -> None:
+    job = tx.jobs.get(job_id)
+    progress = status.progress
+    if job is None or job.ended is not None or progress is None:
+        return
+    tasks = list(job.doc["properties"]["extendedInfo"]["subTasks"])
+    first = {**tasks[0], "taskProgress": str(_percent(progress.done, progress.total))}
+    details = {"Done": str(progress.done), "Total": str(progress.total), "Objects": str(progress.objects)}
+    phase = jobdocs.sub_task(
+        2,
+        progress.phase,
+        jobdocs.IN_PROGRESS,
+        job_id,
+        progress=_percent(progress.done, progress.total),
+        details={**details, "Detail": progress.detail},
+    )
+    tx.jobs.save(jobdocs.extended(job, at, subTasks=[first, phase]))
+
+
+def _percent(done: int, total: int) -> int:
+    return min(100, 100 * done // total) if total else 0
+
+
+def _caller(job: Job, instance: Resource) -> dict[str, str]:
+    """Return what the manifest keeps, so that instances and points can be made anew from the container alone."""
+    properties = instance.properties
+    return {
+        "job": job.id,
+        "instance": instance.id,
+        "policy": str(properties["policyInfo"]["policyId"]),
+        "policyVersion": str(job.private.get("policyVersion", "")),
+        "rule": str(job.private.get("rule", "")),
+        "tag": str(job.private.get("tag", "")),
+        "retention": str(job.private.get("retention", "")),
+        "trigger": "scheduled" if job.slot else "adhoc",
+        "slot": str(job.private.get("slot", "")),
+        "dataSource": str(properties["dataSourceInfo"]["resourceID"]),
+        "friendlyName": str(properties.get("friendlyName", "")),
+    }

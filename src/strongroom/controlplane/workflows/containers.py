@@ -1,0 +1,160 @@
+"""The blob container of a cluster's extension: where it lies, its repository, and what the extension gets of it."""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from strongroom.controlplane.catalog.keys import allow_extension, ensure_repository
+from strongroom.controlplane.catalog.recovery_kit import recovery_recipient
+from strongroom.controlplane.catalog.sealed import Secrets
+from strongroom.controlplane.catalog.stores import (
+    RefuseAddress,
+    StorageAccount,
+    container_url,
+    extension_access,
+    open_container,
+)
+from strongroom.controlplane.clusters.hosted import ExtensionKeys
+from strongroom.controlplane.state.database import Tx
+from strongroom.controlplane.state.resources import Resource
+from strongroom.controlplane.state.times import now
+from strongroom.dataplane.objectstore.port import ObjectStore
+from strongroom.dataplane.repository.keyfile import KeyFile
+from strongroom.dataplane.repository.repository import Repository
+from strongroom.extension.api.documents import BackupStorageLocation, ObjectMeta, StorageLocationSpec
+from strongroom.protection.errors import ErrorCode, Refused, UserError
+
+ACCOUNTS: Final = "Microsoft.Storage/storageAccounts"
+SEALED: Final = "storage/"  # the sealed place of an attached account, by its ARM id: {"url", "credentials"}
+PREFIX: Final = "configuration.backupStorageLocation."
+
+
+@dataclass(frozen=True)
+class Place:
+    """A container: *account* as the catalog opens it, *container* its name, *id* its ARM id."""
+
+    account: StorageAccount
+    account_id: str
+    container: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.account_id}/blobServices/default/containers/{self.container}"
+
+    @property
+    def location_name(self) -> str:
+        """The name of the storage location in a cluster: a Kubernetes name, one for each container."""
+        return "location-" + hashlib.sha256(self.id.lower().encode()).hexdigest()[:16]
+
+
+def account_of_extension(extension: Resource) -> tuple[str, str]:
+    """Return the ARM id of the storage account and the container's name that an extension was installed with.
+
+    Raises `Refused` (`UserErrorNoDefaultBackupStorageLocationFound`).
+    """
+    settings = {k.lower(): str(v) for k, v in (extension.properties.get("configurationSettings") or {}).items()}
+
+    def setting(name: str) -> str:
+        return settings.get((PREFIX + name).lower(), "").strip()
+
+    container, account = setting("bucket"), setting("config.storageAccount")
+    group, subscription = setting("config.resourceGroup"), setting("config.subscriptionId")
+    if not (container and account and group):
+        raise Refused(
+            UserError(
+                str(ErrorCode.NO_DEFAULT_LOCATION),
+                f"The backup extension {extension.name} names no storage location.",
+                (
+                    "Install it with the configuration settings blobContainer, storageAccount, "
+                    "storageAccountResourceGroup and storageAccountSubscriptionId.",
+                ),
+                extension.id,
+            )
+        )
+    subscription = subscription or extension.id.split("/")[2]
+    return f"/subscriptions/{subscription}/resourceGroups/{group}/providers/{ACCOUNTS}/{account}", container
+
+
+def find_place(tx: Tx, extension: Resource) -> Place:
+    """Return the container that an extension uses. Raises `Refused` when account or container do not exist."""
+    account_id, container = account_of_extension(extension)
+    account = tx.resources.get(account_id)
+    place_id = f"{account_id}/blobServices/default/containers/{container}"
+    missing = account_id if account is None else place_id if tx.resources.get(place_id) is None else ""
+    if account is None or missing:
+        raise Refused(
+            UserError(
+                str(ErrorCode.NO_DEFAULT_LOCATION),
+                f"The storage location of the backup extension is gone or was never there: {missing}.",
+                ("Create the storage account and the blob container, or install the extension with others.",),
+                missing,
+            )
+        )
+    return Place(read_account(tx, account), account.id, container)
+
+
+def read_account(tx: Tx, account: Resource) -> StorageAccount:
+    """Return how the catalog opens a storage account: local, or attached with the credentials that are kept sealed."""
+    sealed = tx.secrets.get(SEALED + account.id.lower())
+    if sealed is None:
+        return StorageAccount(account.name)
+    kept = json.loads(sealed)
+    return StorageAccount(account.name, kept["url"], kept["credentials"])
+
+
+class Containers:
+    """Opens containers for the control plane, and prepares them for extensions."""
+
+    def __init__(self, home: Path, secrets: Secrets, refuse_address: RefuseAddress) -> None:
+        self._home = home
+        self._storage = home / "storage"
+        self._secrets = secrets
+        self._refuse_address = refuse_address
+
+    @contextlib.asynccontextmanager
+    async def store(self, place: Place) -> AsyncIterator[ObjectStore]:
+        """Open the container with the control plane's rights, for as long as the block runs."""
+        store = await open_container(
+            place.account, place.container, storage=self._storage, refuse_address=self._refuse_address
+        )
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    async def keys(self, place: Place, store: ObjectStore) -> KeyFile:
+        """Return the keys of the container's repository, which is made when it was never used."""
+        recipient = await asyncio.to_thread(recovery_recipient, self._home)
+        return await ensure_repository(store, self._secrets, place.id, recipient)
+
+    @contextlib.asynccontextmanager
+    async def repository(self, place: Place) -> AsyncIterator[Repository]:
+        """Open the repository of a container for the control plane: it may delete recovery points."""
+        async with self.store(place) as store:
+            yield await Repository.open(store, await self.keys(place, store))
+
+    async def prepare(self, place: Place, extension: ExtensionKeys) -> tuple[BackupStorageLocation, dict[str, str]]:
+        """Let an extension into the repository; return the document and credentials of its storage location."""
+        async with self.store(place) as store:
+            keys = await self.keys(place, store)
+            await allow_extension(store, keys, extension.recipient, extension.writer)
+        access = extension_access(place.account, place.container, storage=self._storage, now=now())
+        document = BackupStorageLocation(
+            metadata=ObjectMeta(name=place.location_name),
+            spec=StorageLocationSpec(
+                url=access.url,
+                root=base64.b64encode(keys.root.public_key().public_bytes_raw()).decode(),
+                repository_id=keys.repository_id,
+            ),
+        )
+        return document, dict(access.credentials)
+
+    def url(self, place: Place) -> str:
+        """Return where a container lies, without credentials."""
+        return container_url(place.account, place.container, storage=self._storage)

@@ -1,0 +1,259 @@
+"""Puts a backup instance under protection, checks whether it could be, and takes it away again."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+from strongroom.controlplane.state.database import Tx
+from strongroom.controlplane.state.resources import Document, Resource
+from strongroom.controlplane.state.times import stamp
+from strongroom.controlplane.workflows.containers import Place
+from strongroom.controlplane.workflows.engine import Steps
+from strongroom.controlplane.workflows.extension_work import carry_out
+from strongroom.controlplane.workflows.jobdocs import facing
+from strongroom.controlplane.workflows.planning import plan_next
+from strongroom.controlplane.workflows.readiness import InstanceRequest, problems_of_instance, read_instance
+from strongroom.controlplane.workflows.services import (
+    Services,
+    as_user_error,
+    error_json,
+    error_of,
+    place_of_cluster,
+)
+from strongroom.extension.api.documents import Backup, BackupSpec, ObjectMeta, Selection, SnapshotSettings
+from strongroom.extension.api.status import Failure, Phase, Status
+from strongroom.protection.errors import ErrorCode, Refused, UserError, refuse_if_any
+from strongroom.protection.instance import ProtectionState
+
+log = logging.getLogger(__name__)
+
+DELETED: Final = "Microsoft.DataProtection/backupVaults/deletedBackupInstances"
+JOBS_SECONDS: Final = 1.0  # between looks whether the jobs of an instance that is deleted have ended
+CHECK_SECONDS: Final = 300.0  # a validation looks at every selected claim; a person waits for it
+
+_STATUS_OF: Final[Mapping[ProtectionState, str]] = {
+    ProtectionState.CONFIGURING: "ConfiguringProtection",
+    ProtectionState.UPDATING: "ConfiguringProtection",
+    ProtectionState.CONFIGURED: "ProtectionConfigured",
+    ProtectionState.SUSPENDED: "ProtectionConfigured",
+    ProtectionState.STOPPED: "ProtectionStopped",
+    ProtectionState.ERROR: "ConfiguringProtectionFailed",
+    ProtectionState.CONFIGURING_FAILED: "ConfiguringProtectionFailed",
+    ProtectionState.SOFT_DELETING: "SoftDeleting",
+    ProtectionState.SOFT_DELETED: "SoftDeleted",
+}
+"""`protectionStatus.status` mirrors the state in six words: azure-backup-for-aks.md, section 1.8."""
+
+
+def with_state(
+    instance: Resource,
+    state: ProtectionState,
+    *,
+    provisioning: str = "Succeeded",
+    error: UserError | None = None,
+    activity: str = "",
+) -> Resource:
+    """Return *instance* in *state*, with the reason when it is an error."""
+    properties = {k: v for k, v in instance.properties.items() if k != "protectionErrorDetails"}
+    status: Document = {"status": _STATUS_OF[state]}
+    if error is not None:
+        details = facing(error, activity)
+        properties["protectionErrorDetails"] = details
+        status["errorDetails"] = details
+    properties |= {"currentProtectionState": str(state), "protectionStatus": status, "provisioningState": provisioning}
+    return instance.with_doc({**instance.doc, "properties": properties})
+
+
+class Protecting:
+    """The bodies `configure`, `validate-backup` and `delete-instance`; each id is that of a long-running operation."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def configure(self, steps: Steps, operation_id: str) -> None:
+        """Check everything, in the cluster too, and let the schedule begin.
+
+        Stopped anywhere, it goes on with the same check; the instance stands as `ConfiguringProtection` until then.
+        """
+        found = await steps.run("check", lambda: self._check_configured(operation_id))
+        await steps.run("finish", lambda: self._finish_configure(operation_id, found))
+
+    async def _check_configured(self, operation_id: str) -> Any:
+        operation = await self._services.operation(operation_id)
+        instance = await self._services.read(lambda tx: tx.resources.get(operation.resource))
+        if instance is None:
+            return error_json(
+                UserError(str(ErrorCode.RESOURCE_NOT_FOUND), "The backup instance was deleted meanwhile.")
+            )
+        return await self._check(instance.properties, instance.id, exists=instance)
+
+    async def _finish_configure(self, operation_id: str, found: Any) -> None:
+        operation = await self._services.operation(operation_id)
+        error = error_of(found) if found else None
+        at = self._services.clock()
+
+        def write(tx: Tx) -> None:
+            instance = tx.resources.get(operation.resource)
+            if instance is None:
+                return
+            state = ProtectionState(operation.request["failed" if error else "after"])
+            provisioning = "Failed" if error else "Succeeded"
+            changed = with_state(instance, state, provisioning=provisioning, error=error, activity=operation.id)
+            stored = tx.resources.put(changed)
+            policy = tx.resources.get(stored.properties["policyInfo"]["policyId"])
+            if policy is not None:
+                plan_next(tx, stored, policy, at)
+
+        await self._services.write(write)
+        await self._services.end_operation(operation, error=error)
+
+    async def validate(self, steps: Steps, operation_id: str) -> None:
+        """Answer a `validateForBackup`: nothing is written but the operation's end."""
+        found = await steps.run("check", lambda: self._check_asked(operation_id))
+        await steps.run("finish", lambda: self._finish(operation_id, found))
+
+    async def _check_asked(self, operation_id: str) -> Any:
+        operation = await self._services.operation(operation_id)
+        vault = operation.resource.partition("/backupInstances/")[0]
+        instance = operation.request.get("instance")
+        exists = await self._services.read(lambda tx: tx.resources.get(instance) if instance else None)
+        return await self._check(operation.request["properties"], f"{vault}/backupInstances/-", exists=exists)
+
+    async def _finish(self, operation_id: str, found: Any) -> None:
+        operation = await self._services.operation(operation_id)
+        await self._services.end_operation(operation, error=error_of(found) if found else None)
+
+    async def _check(self, properties: Mapping[str, Any], instance_id: str, *, exists: Resource | None) -> Any:
+        """Return every problem as one error, None when there is none."""
+        vault_id = instance_id.partition("/backupInstances/")[0]
+        try:
+            request = read_instance(properties, vault_id)
+
+            def known(tx: Tx) -> list[UserError]:
+                vault = tx.resources.get(vault_id)
+                if vault is None:
+                    return [UserError(str(ErrorCode.RESOURCE_NOT_FOUND), f"The vault {vault_id} was deleted.")]
+                return problems_of_instance(tx, vault, request, self._services.limits, exists=exists)
+
+            problems = await self._services.read(known)
+            # The cluster is asked only when it can be expected to answer.
+            if not problems:
+                problems = await self._ask_cluster(request)
+            refuse_if_any(problems, "The backup instance")
+        except Refused as error:
+            return error_json(error.error)
+        return None
+
+    async def _ask_cluster(self, request: InstanceRequest) -> list[UserError]:
+        try:
+            _, place = await self._services.read(lambda tx: place_of_cluster(tx, request.cluster))
+            name = f"check-{uuid.uuid4()}"
+            document = backup_document(name, place, request, caller={}, dry_run=True)
+            async with asyncio.timeout(CHECK_SECONDS):
+                status = await carry_out(self._services, request.cluster, place, document, _nobody)
+        except TimeoutError:
+            return [
+                UserError(
+                    str(ErrorCode.CUSTOM_RESOURCES_TIMEOUT),
+                    f"The extension did not answer within {CHECK_SECONDS:.0f} seconds.",
+                    ("Look at the health of the cluster and its extension, then repeat.",),
+                    retryable=True,
+                )
+            ]
+        except Exception as error:
+            log.warning("the cluster could not be asked", exc_info=error)
+            return [as_user_error(error)]
+        if status.phase in (Phase.COMPLETED, Phase.PARTIALLY_FAILED) or status.error is None:
+            return []
+        found = of_failure(status.error)
+        return list(found.details) or [found]
+
+    async def delete(self, steps: Steps, operation_id: str) -> None:
+        """Take an instance away: to the soft-deleted ones, or with its recovery points.
+
+        Until the last step the instance stands as `SoftDeleting`.
+        """
+        await steps.run("cancel jobs", lambda: self._wait_for_jobs(operation_id))
+        await steps.run("delete", lambda: self._delete(operation_id))
+
+    async def _wait_for_jobs(self, operation_id: str) -> None:
+        operation = await self._services.operation(operation_id)
+        while await self._services.read(lambda tx: tx.jobs.running(operation.resource)):  # noqa: ASYNC110 - a database
+            await asyncio.sleep(JOBS_SECONDS)
+
+    async def _delete(self, operation_id: str) -> None:
+        operation = await self._services.operation(operation_id)
+        at = self._services.clock()
+
+        def write(tx: Tx) -> None:
+            instance = tx.resources.get(operation.resource)
+            if instance is None:
+                return
+            vault = tx.resources.get(instance.parent)
+            soft = operation.request["soft"] and vault is not None
+            days = (
+                float(vault.properties["securitySettings"]["softDeleteSettings"]["retentionDurationInDays"])
+                if vault
+                else 0
+            )
+            purge = at + timedelta(days=days if soft else 0)
+            tx.resources.delete(instance.id)
+            tx.schedules.clear(instance.id)
+            identifier = instance.id.replace("/backupInstances/", "/deletedBackupInstances/")
+            deleted = with_state(instance, ProtectionState.SOFT_DELETED)
+            properties = {
+                **deleted.properties,
+                "objectType": "DeletedBackupInstance",
+                "deletionInfo": {
+                    "deletionTime": stamp(at),
+                    "billingEndDate": stamp(at),
+                    "scheduledPurgeTime": stamp(purge),
+                    "deleteActivityID": operation.id,
+                },
+            }
+            document = {**instance.doc, "id": identifier, "type": DELETED, "properties": properties}
+            private = {**instance.private, "instance": instance.id}
+            tx.resources.put(
+                Resource(identifier, DELETED, document, instance.parent, private, created=instance.created)
+            )
+            if not soft:
+                tx.outbox.add("purge-instance", f"purge/{operation.id}", identifier)
+
+        await self._services.write(write)
+        await self._services.end_operation(operation)
+
+
+def backup_document(
+    name: str, place: Place, request: InstanceRequest, *, caller: Mapping[str, str], dry_run: bool = False
+) -> Backup:
+    """Return the Backup that carries out what an instance asks for."""
+    return Backup(
+        metadata=ObjectMeta(name=name),
+        spec=BackupSpec(
+            storage_location=place.location_name,
+            selection=Selection.from_arm(request.configuration),
+            # What Azure's own snapshot classes call it; a driver that does not know the parameter refuses it.
+            snapshot=SnapshotSettings(),
+            caller=dict(caller),
+            dry_run=dry_run,
+        ),
+    )
+
+
+def of_failure(failure: Failure) -> UserError:
+    """Return what an extension reported as the error that users see."""
+    return UserError(
+        failure.code,
+        failure.message,
+        failure.recommended_action,
+        failure.target,
+        tuple(of_failure(d) for d in failure.details),
+        failure.retryable,
+    )
+
+
+async def _nobody(_: Status) -> None:
+    """Progress of a check is shown to nobody."""

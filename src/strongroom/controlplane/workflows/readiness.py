@@ -1,0 +1,252 @@
+"""Whether an instance can be protected, from what the control plane knows: every problem at once, each with its remedy.
+
+What only the cluster knows (drivers, snapshot classes, a writable store) is asked of its extension by a dry run.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from strongroom.controlplane.state.database import Tx
+from strongroom.controlplane.state.resources import Resource
+from strongroom.protection.errors import ErrorCode, UserError, invalid, refuse_if_any
+from strongroom.protection.job import Limits
+
+DATASOURCE_TYPE: Final = "Microsoft.ContainerService/managedClusters"
+INSTANCES: Final = "Microsoft.DataProtection/backupVaults/backupInstances"
+EXTENSIONS: Final = "Microsoft.KubernetesConfiguration/extensions"
+EXTENSION_TYPE: Final = "microsoft.dataprotection.kubernetes"
+BINDINGS: Final = "Microsoft.ContainerService/managedClusters/trustedAccessRoleBindings"
+OPERATOR_ROLE: Final = "Microsoft.DataProtection/backupVaults/backup-operator"
+PROVIDERS: Final = ("Microsoft.DataProtection", "Microsoft.ContainerService", "Microsoft.KubernetesConfiguration")
+
+
+@dataclass(frozen=True)
+class InstanceRequest:
+    """What a backup instance asks for: ARM ids (trimmed of the how-to's blanks), and the backup configuration."""
+
+    cluster: str
+    policy: str
+    snapshot_group: str
+    configuration: Mapping[str, Any]
+
+
+def read_instance(properties: Mapping[str, Any], vault: str) -> InstanceRequest:
+    """Return what the properties of an instance of *vault* ask for. Raises `Refused` with every problem."""
+    problems: list[UserError] = []
+    source = properties.get("dataSourceInfo") or {}
+    if "dataSourceSetInfo" not in properties:
+        problems.append(
+            UserError(
+                str(ErrorCode.DATASOURCE_SET_MISSING),
+                "properties.dataSourceSetInfo is missing; for a Kubernetes cluster it is the cluster itself.",
+                ("Send dataSourceSetInfo with objectType DatasourceSet and the cluster's resourceID.",),
+                "properties.dataSourceSetInfo",
+            )
+        )
+    elif not same_id(properties["dataSourceSetInfo"].get("resourceID", ""), source.get("resourceID", "")):
+        problems.append(
+            invalid(
+                "properties.dataSourceSetInfo.resourceID",
+                "dataSourceSetInfo names another resource than dataSourceInfo.",
+            )
+        )
+    kind = source.get("datasourceType") or DATASOURCE_TYPE
+    if kind.lower() != DATASOURCE_TYPE.lower():
+        problems.append(
+            invalid(
+                "properties.dataSourceInfo.datasourceType",
+                f"dataSourceInfo.datasourceType is '{kind}'; Strongroom protects '{DATASOURCE_TYPE}'.",
+            )
+        )
+    cluster = trimmed(source.get("resourceID", ""))
+    if "/providers/microsoft.containerservice/managedclusters/" not in cluster.lower() or cluster.count("/") != 8:
+        problems.append(
+            invalid(
+                "properties.dataSourceInfo.resourceID", f"'{cluster[:200]}' is not the ARM id of a managed cluster."
+            )
+        )
+    policy_info = properties.get("policyInfo") or {}
+    policy = trimmed(policy_info.get("policyId", ""))
+    if not policy.lower().startswith(f"{vault.lower()}/backuppolicies/"):
+        problems.append(
+            invalid(
+                "properties.policyInfo.policyId",
+                f"'{policy[:200]}' is not a backup policy of the vault {vault}.",
+                "Give the id of a policy of the same vault.",
+            )
+        )
+    parameters = policy_info.get("policyParameters") or {}
+    group = _snapshot_group(parameters, problems)
+    configuration = _configuration(parameters, problems)
+    refuse_if_any(problems, "The backup instance")
+    return InstanceRequest(cluster, policy, group, configuration)
+
+
+def _snapshot_group(parameters: Mapping[str, Any], problems: list[UserError]) -> str:
+    path = "properties.policyInfo.policyParameters.dataStoreParametersList"
+    for entry in parameters.get("dataStoreParametersList") or []:
+        if entry.get("dataStoreType") == "OperationalStore" and entry.get("resourceGroupId"):
+            group = trimmed(entry["resourceGroupId"])
+            if group.count("/") == 4 and "/resourcegroups/" in group.lower():
+                return group
+            problems.append(invalid(path, f"'{group[:200]}' is not the ARM id of a resource group."))
+            return group
+    problems.append(
+        invalid(
+            path,
+            "The snapshot resource group is missing.",
+            "Add an AzureOperationalStoreParameters with dataStoreType OperationalStore and resourceGroupId.",
+        )
+    )
+    return ""
+
+
+def _configuration(parameters: Mapping[str, Any], problems: list[UserError]) -> Mapping[str, Any]:
+    path = "properties.policyInfo.policyParameters.backupDatasourceParametersList"
+    entries = parameters.get("backupDatasourceParametersList") or []
+    if len(entries) != 1 or entries[0].get("objectType") != "KubernetesClusterBackupDatasourceParameters":
+        problems.append(
+            invalid(
+                path,
+                f"Exactly one KubernetesClusterBackupDatasourceParameters is needed; found {len(entries)} entries.",
+            )
+        )
+        return {}
+    entry: Mapping[str, Any] = entries[0]
+    return entry
+
+
+def problems_of_instance(
+    tx: Tx, vault: Resource, request: InstanceRequest, limits: Limits, *, exists: Resource | None
+) -> list[UserError]:
+    """Return everything that keeps *request* from being protected by *vault*, as far as the database knows."""
+    return [
+        *_policy_problems(tx, request),
+        *provider_problems(tx, vault, request.cluster),
+        *cluster_problems(tx, vault, request.cluster),
+        *_group_problems(tx, request),
+        *_other_instances(tx, vault, request, exists),
+    ]
+
+
+def _policy_problems(tx: Tx, request: InstanceRequest) -> Iterator[UserError]:
+    if tx.resources.get(request.policy) is None:
+        yield UserError(
+            str(ErrorCode.INVALID_INPUT),
+            f"The backup policy {request.policy} does not exist.",
+            ("Create it first: az dataprotection backup-policy create.",),
+            "properties.policyInfo.policyId",
+        )
+
+
+def provider_problems(tx: Tx, vault: Resource, cluster: str) -> Iterator[UserError]:
+    """The how-to: three providers are registered before backups are configured."""
+    for subscription in dict.fromkeys((subscription_of(vault.id), subscription_of(cluster))):
+        for namespace in PROVIDERS:
+            provider = tx.resources.get(f"/subscriptions/{subscription}/providers/{namespace}")
+            if provider is None or provider.doc.get("registrationState") != "Registered":
+                yield UserError(
+                    "MissingSubscriptionRegistration",
+                    f"The subscription {subscription} is not registered to use the namespace '{namespace}'.",
+                    (f"az provider register --namespace {namespace} --subscription {subscription}",),
+                    f"/subscriptions/{subscription}/providers/{namespace}",
+                )
+
+
+def cluster_problems(tx: Tx, vault: Resource, cluster_id: str) -> Iterator[UserError]:
+    """What is missing at a cluster that *vault* is to work in: connection, region, extension, trusted access."""
+    cluster = tx.resources.get(cluster_id)
+    if cluster is None:
+        yield UserError(
+            str(ErrorCode.RESOURCE_NOT_FOUND),
+            f"The cluster {cluster_id} does not exist.",
+            ("Connect it: strongroom cluster connect NAME --resource-group GROUP --kubeconfig FILE",),
+            "properties.dataSourceInfo.resourceID",
+        )
+        return
+    if cluster.doc.get("location") != vault.doc.get("location"):
+        yield UserError(
+            str(ErrorCode.INVALID_INPUT),
+            f"The cluster is in '{cluster.doc.get('location')}' and the vault in '{vault.doc.get('location')}'; "
+            "both must be in one region.",
+            ("Use a vault of the cluster's region.",),
+            "properties.dataSourceInfo.resourceLocation",
+        )
+    extension = extension_of(tx, cluster.id)
+    if extension is None:
+        yield UserError(
+            str(ErrorCode.EXTENSION_NOT_FOUND),
+            f"The backup extension is not installed in the cluster {cluster.name}.",
+            (
+                "az k8s-extension create --name azure-aks-backup --extension-type microsoft.dataprotection.kubernetes "
+                f"--cluster-type managedClusters --cluster-name {cluster.name} …",
+            ),
+            cluster.id,
+        )
+    elif extension.properties.get("provisioningState") != "Succeeded":
+        yield UserError(
+            str(ErrorCode.EXTENSION_HAS_ERRORS),
+            f"The backup extension of the cluster {cluster.name} is '{extension.properties.get('provisioningState')}'.",
+            ("Look at its statuses (az k8s-extension show); delete it and install it again.",),
+            extension.id,
+        )
+    if not any(
+        same_id(b.properties.get("sourceResourceId", ""), vault.id) and OPERATOR_ROLE in b.properties.get("roles", ())
+        for b in tx.resources.children(cluster.id, BINDINGS)
+    ):
+        yield UserError(
+            "UserErrorTrustedAccessGatewayReturnedForbidden",
+            f"The vault {vault.name} has no trusted access to the cluster {cluster.name}.",
+            (
+                f"az aks trustedaccess rolebinding create --cluster-name {cluster.name} --name NAME "
+                f"--source-resource-id {vault.id} --roles {OPERATOR_ROLE}",
+            ),
+            cluster.id,
+        )
+
+
+def _group_problems(tx: Tx, request: InstanceRequest) -> Iterator[UserError]:
+    if tx.resources.get(request.snapshot_group) is None:
+        yield UserError(
+            "ResourceGroupNotFound",
+            f"The snapshot resource group {request.snapshot_group} does not exist.",
+            ("az group create --name NAME --location LOCATION",),
+            "properties.policyInfo.policyParameters.dataStoreParametersList",
+        )
+
+
+def _other_instances(tx: Tx, vault: Resource, request: InstanceRequest, exists: Resource | None) -> Iterator[UserError]:
+    for other in tx.resources.children(vault.id, INSTANCES):
+        if exists is not None and other.id.lower() == exists.id.lower():
+            continue
+        if same_id(other.properties["dataSourceInfo"]["resourceID"], request.cluster) and same_id(
+            other.properties["policyInfo"]["policyId"], request.policy
+        ):
+            yield UserError(
+                str(ErrorCode.ALREADY_PROTECTED),
+                f"The backup instance '{other.name}' of this vault protects the cluster with this policy already.",
+                ("Use another policy or another vault, or change that instance.",),
+                "properties.dataSourceInfo.resourceID",
+            )
+
+
+def extension_of(tx: Tx, cluster: str) -> Resource | None:
+    """Return the backup extension of *cluster*, if one is installed."""
+    for extension in tx.resources.children(cluster, EXTENSIONS):
+        if str(extension.properties.get("extensionType", "")).lower() == EXTENSION_TYPE:
+            return extension
+    return None
+
+
+def subscription_of(id: str) -> str:
+    return id.split("/")[2]
+
+
+def trimmed(id: str) -> str:
+    """Return an ARM id without blanks around its segments: the how-to's ids have them."""
+    return "/".join(segment.strip() for segment in str(id).strip().rstrip("/").split("/"))
+
+
+def same_id(one: str, other: str) -> bool:
+    return trimmed(one).lower() == trimmed(other).lower()
