@@ -53,7 +53,6 @@ def backup(call: Call) -> Reply:
                 "tag": rule.name,
                 "policyVersion": policy.private.get("version", ""),
                 "retention": rule.operational.text,
-,
             },
             details={"RetentionTag": rule.name.lower()},
         )
