@@ -1,6 +1,7 @@
 """Builders for tests of the data plane: a repository in any store, objects, and recovery points without a cluster."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -56,9 +57,9 @@ def draft(*kinds: KindEntry) -> ManifestDraft:
 
 
 async def back_up(
-    repository: Repository, objects: list[bytes], *, pack_bytes: int = PACK_BYTES
+    repository: Repository, objects: list[bytes], *, pack_bytes: int = PACK_BYTES, **said: Any
 ) -> tuple[Run, Manifest]:
-    """Commit a recovery point of *objects* (ConfigMaps in order)."""
+    """Commit a recovery point of *objects* (ConfigMaps in order). *said* takes the place of fields of the draft."""
     run = await Run.begin(repository, pack_bytes=pack_bytes)
     await run.know()
     writer = run.kind("", "v1", "ConfigMap")
@@ -74,7 +75,7 @@ async def back_up(
         objects=writer.objects,
         segments=await writer.finish(),
     )
-    return run, await run.commit(draft(entry))
+    return run, await run.commit(msgspec.structs.replace(draft(entry), **said))
 
 
 async def new_repository(

@@ -75,6 +75,22 @@ async def delete_point(
     return await _retry_volumes(repository, record, delete_volumes)
 
 
+async def retry_volumes(
+    repository: Repository, point_id: str, *, delete_volumes: DeleteVolumes | None
+) -> tuple[VolumeEntry, ...]:
+    """Try again to delete the CSI snapshots of a condemned point; return those that are left, and go on waiting.
+
+    () for a point that nothing is left of, or that is not condemned. May run twice.
+    """
+    left: list[VolumeEntry] = []
+    for record, _ in (await repository.records()).condemned:
+        if point_id in record.points and record.volumes:
+            left += (
+                record.volumes if delete_volumes is None else await _retry_volumes(repository, record, delete_volumes)
+            )
+    return tuple(left)
+
+
 async def prune(repository: Repository, *, delete_volumes: DeleteVolumes | None = None) -> PruneReport:
     """Condemn what no live manifest names, and sweep what was condemned long enough ago.
 
