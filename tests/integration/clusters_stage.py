@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,3 @@ async def until_allowed(api: KubeApi, *rights: Right) -> None:
         return await allowed(api, rights) == set(rights)
 
     await until(seen)
-
-
-async def may(api: KubeApi, rights: Iterable[Right]) -> set[str]:
-    """Which of *rights* the API's own credential has, as text."""
-    return {str(right) for right in await allowed(api, rights)}

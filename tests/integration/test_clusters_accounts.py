@@ -175,7 +175,6 @@ async def test_what_belongs_to_azure_s_extension_or_somebody_else_is_refused_and
 ) -> None:
     clean(cluster)
     kind, name = document["kind"], document["metadata"]["name"]
-    annotations = {"kubectl.kubernetes.io/last-applied-configuration", "metadata"}
     cluster.kubectl("create", "-f", "-", stdin=json.dumps(document))
     try:
         before = got(cluster, kind, name)
@@ -183,7 +182,7 @@ async def test_what_belongs_to_azure_s_extension_or_somebody_else_is_refused_and
             await connect(admin_of(cluster))
         assert caught.value.owned.endswith(name)
         after = got(cluster, kind, name)
-        assert {**after, "status": None} == {**before, "status": None}, annotations
+        assert {**after, "status": None} == {**before, "status": None}
     finally:
         cluster.kubectl("delete", kind, name)
         clean(cluster)
@@ -399,6 +398,27 @@ async def test_after_an_outage_and_lost_tokens_all_works_again_by_itself(
             async with as_token(cluster, path.read_text()) as api:
                 assert await api.get(ROLES, manifests.CONNECTOR, NAMESPACE)
         assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_token_that_cannot_be_renewed_serves_on_until_its_end(
+    cluster: Testbed, connected: ConnectedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strongroom.controlplane.clusters.access.RENEW_BEFORE_SECONDS", 3600)
+    monkeypatch.setattr("strongroom.controlplane.clusters.access.RENEW_SHARE", 1.0)  # to be renewed at once
+    trust = ssl.create_default_context(cafile=str(cluster.ca_file))
+    async with FaultProxy(cluster.server, upstream_tls=trust, serve_tls=True) as proxy:
+        access = ClusterAccess(proxy.url, proxy.certificate, connected.connector_token, allow_loopback=True)
+        first = await access.token(manifests.INSTALLER)
+        outage = Rule(DropRequest())
+        proxy.add(outage)
+        assert await access.token(manifests.INSTALLER) is first
+        proxy.remove(outage)
+        second = await access.token(manifests.INSTALLER)
+        assert second is not first
+        proxy.add(outage)
+        monkeypatch.setattr("strongroom.controlplane.clusters.access.USABLE_SECONDS", 3601.0)  # its end has come
+        with pytest.raises(ClusterUnreachable):
+            await access.token(manifests.INSTALLER)
 
 
 async def test_a_token_that_the_server_refuses_is_replaced_in_the_middle_of_a_request(
