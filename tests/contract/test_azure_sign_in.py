@@ -122,8 +122,10 @@ def served(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iter
         Starlette(routes=routes.routes()),
         ssl_certfile=str(folder / "server.crt"),
         ssl_keyfile=str(folder / "server.key"),
-        log_level="warning",
+        log_level="critical",
         lifespan="off",
+        # Clients keep idle connections; asyncio would wait 30 s for each to answer the TLS goodbye.
+        timeout_graceful_shutdown=1,
     )
     server = Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -134,6 +136,7 @@ def served(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iter
     finally:
         server.should_exit = True
         thread.join(20)
+        assert not thread.is_alive()
         routes.close()
 
 

@@ -19,6 +19,7 @@ from strongroom.controlplane.identity.principals import (
 )
 from strongroom.controlplane.identity.stored import DatabaseAudit, DatabasePrincipals, DatabaseSecrets, TxPrincipals
 from strongroom.controlplane.state.database import Database
+from strongroom.testbed.postgres import Postgres
 
 TENANT = "6f1f7ad1-3f5e-4a3b-9c52-0b1d2f6a7c11"
 NOW = datetime(2026, 11, 23, 16, 30, 15, 123456, tzinfo=UTC)
@@ -32,16 +33,26 @@ def database(tmp_path: Path) -> Iterator[Database]:
     opened.close()
 
 
-@pytest.fixture(params=["memory", "database", "transaction"])
-def store(request: pytest.FixtureRequest, database: Database) -> Iterator[PrincipalStore]:
-    match request.param:
-        case "memory":
-            yield MemoryPrincipals()
-        case "database":
-            yield DatabasePrincipals(database)
-        case _:
-            with database.write() as tx:
-                yield TxPrincipals(tx)
+@pytest.fixture
+def postgres_database(postgres: Postgres) -> Iterator[Database]:
+    with postgres.database() as url:
+        opened = Database.open(url, bytes(32))
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(params=["memory", "database", "transaction", "postgres_database", "postgres_transaction"])
+def store(request: pytest.FixtureRequest) -> Iterator[PrincipalStore]:
+    kind: str = request.param
+    if kind == "memory":
+        yield MemoryPrincipals()
+        return
+    opened: Database = request.getfixturevalue("postgres_database" if kind.startswith("postgres") else "database")
+    if kind.endswith("database"):
+        yield DatabasePrincipals(opened)
+    else:
+        with opened.write() as tx:
+            yield TxPrincipals(tx)
 
 
 def test_a_principal_is_found_by_each_of_its_ids_in_any_case(store: PrincipalStore) -> None:

@@ -232,6 +232,12 @@ def test_failures_block_one_application_at_one_address_for_a_while() -> None:
     assert limit.failed("app", "a", NOW + timedelta(seconds=60)) is False
 
 
+def test_failures_that_are_reported_out_of_order_all_count() -> None:
+    limit = SignInLimit(max_failures=3)
+    found = [limit.failed("app", "a", NOW - timedelta(milliseconds=n)) for n in range(3)]
+    assert found == [False, False, True]
+
+
 def test_success_forgets_failures() -> None:
     limit = SignInLimit(max_failures=2)
     limit.failed("app", "a", NOW)
