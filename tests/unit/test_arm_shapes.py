@@ -388,6 +388,17 @@ def test_the_typed_dict_beside_a_model_stands_for_it() -> None:
     assert shape(azure_types.BackupVaultResource).read(VAULT) == VAULT
 
 
+def test_a_union_beside_the_models_is_read_with_the_kinds_that_it_lacks() -> None:
+    assert shape(azure_types.AzureBackupRestoreRequest).read(RESTORE) == RESTORE
+    assert shape(azure_types.RestoreTargetInfoBase).read(RESTORE["restoreTargetInfo"]) == RESTORE["restoreTargetInfo"]
+
+
+@pytest.mark.parametrize("kind", [int, str | int, enum.Enum, models.SyncType])
+def test_what_is_no_document_has_no_shape(kind: object) -> None:
+    with pytest.raises(TypeError):
+        shape(kind)
+
+
 def test_every_model_of_the_sdk_has_a_shape_and_a_schema() -> None:
     for name in models.__all__:
         kind = getattr(models, name)
