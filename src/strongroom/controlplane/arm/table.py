@@ -1,0 +1,8 @@
+"""All operations of the API: what every provider answers, in one table."""
+
+from typing import Final
+
+from strongroom.controlplane.arm.dataprotection.table import OPERATIONS as DATA_PROTECTION
+from strongroom.controlplane.arm.routing import Operation
+
+OPERATIONS: Final[tuple[Operation, ...]] = (*DATA_PROTECTION,)
