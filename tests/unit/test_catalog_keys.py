@@ -19,6 +19,7 @@ from strongroom.controlplane.catalog.keys import (
     root_seeds,
 )
 from strongroom.controlplane.catalog.sealed import StateSecrets
+from strongroom.controlplane.catalog.stores import StorageAccount, open_container
 from strongroom.controlplane.state.database import Database
 from strongroom.dataplane.objectstore.port import Key, parse_key
 from strongroom.dataplane.repository import paths
@@ -243,6 +244,15 @@ async def test_an_extension_that_was_allowed_backs_up_and_may_not_prune(tmp_path
     assert (await owner.point("latest")).id == manifest.id
     assert extension.writer in owner.writers
     assert extension.writer not in owner.pruners
+
+
+async def test_a_local_account_gets_its_repository_in_the_home(tmp_path: Path, secrets: StateSecrets) -> None:
+    account = StorageAccount("account1")
+    for _ in range(2):
+        store = await open_container(account, "backups", storage=tmp_path / "storage", refuse_address=lambda _: "no")
+        keys = await ensure_repository(store, secrets, CONTAINER_ID, RECIPIENT)
+    _, manifest = await back_up(await Repository.open(store, keys), [config_map("a", "1")])
+    assert (tmp_path / "storage" / "account1" / "backups" / paths.manifest_path(manifest.id)).is_file()
 
 
 async def test_roots_follow_from_the_seed_and_the_repository_alone(tmp_path: Path, secrets: StateSecrets) -> None:

@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from shutil import rmtree
 from urllib.parse import parse_qs
 
 import pytest
@@ -13,12 +14,13 @@ from strongroom.controlplane.catalog.stores import (
     StorageAccount,
     container_url,
     extension_access,
+    make_container,
     open_container,
     refuse_endpoint,
     validate_attachment,
 )
 from strongroom.controlplane.clusters.addresses import refused_address
-from strongroom.dataplane.objectstore.errors import StoreDenied, StoreMisused
+from strongroom.dataplane.objectstore.errors import StoreDenied, StoreMissing, StoreMisused
 from strongroom.dataplane.objectstore.port import parse_key
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -155,6 +157,17 @@ async def test_a_local_container_is_a_folder_of_the_home_that_only_the_owner_rea
     assert access.url == store.url
     assert access.hosted_only
     assert access.warnings
+
+
+async def test_a_container_in_an_attached_folder_is_made_once_and_never_at_use(tmp_path: Path) -> None:
+    """A file server that is not mounted leaves an empty folder: a backup there would be lost from sight."""
+    account = StorageAccount("", f"file://{tmp_path}/mounted")
+    for _ in range(2):
+        await make_container(account, "backups", storage=tmp_path / "storage", refuse_address=strict)
+    await open_container(account, "backups", storage=tmp_path / "storage", refuse_address=strict)
+    rmtree(tmp_path / "mounted" / "backups")
+    with pytest.raises(StoreMissing):
+        await open_container(account, "backups", storage=tmp_path / "storage", refuse_address=strict)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ class StateSecrets:
             with self._database.write() as tx:
                 stands = tx.secrets.get(name)
                 if stands is None:
-                    tx.secrets.put(name, data)
+                    tx.secrets.add(name, data)
                 return data if stands is None else stands
         except Conflict:
             # On PostgreSQL two may find nothing and both insert: the second fails, and finds the first one's.

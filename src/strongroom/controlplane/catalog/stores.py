@@ -164,6 +164,21 @@ async def open_container(
     return await open_store(url, create=account.local, credentials=account.credentials if attached else None)
 
 
+async def make_container(
+    account: StorageAccount, container: str, *, storage: Path, refuse_address: RefuseAddress
+) -> None:
+    """Make the folder of a new container, or look whether a cloud has it: there it is made with the provider's tools.
+
+    May run twice. Raises as `open_container` does; `StoreMissing` for a cloud's container that is not there.
+    """
+    await refuse_endpoint(account, refuse_address)
+    url = container_url(account, container, storage=storage)
+    folder = account.local or url.startswith("file:")
+    # A folder of a file server is made here and not at use: while it is not mounted, backups must not land beneath.
+    store = await open_store(url, create=folder, credentials=None if folder else account.credentials)
+    await store.close()
+
+
 def extension_access(account: StorageAccount, container: str, *, storage: Path, now: datetime) -> ExtensionAccess:
     """Return what an extension may use: create, read and list, for an hour, as far as the store's kind allows it.
 

@@ -25,6 +25,10 @@ class Secrets:
         if not done.rowcount:
             self._connection.execute(secrets.insert().values(name=name, sealed=sealed))
 
+    def add(self, name: str, data: bytes) -> None:
+        """Store *data* as *name*, which must be new; else the transaction ends with `Conflict`."""
+        self._connection.execute(secrets.insert().values(name=name, sealed=self._box.seal(name, data)))
+
     def delete(self, name: str) -> None:
         """Forget *name*; nothing happens when there is none."""
         self._connection.execute(delete(secrets).where(secrets.c.name == name))

@@ -14,7 +14,7 @@ import msgspec
 from strongroom.dataplane.objectstore.errors import ObjectNotFound
 from strongroom.dataplane.objectstore.port import ObjectInfo
 from strongroom.dataplane.repository import paths
-from strongroom.dataplane.repository.errors import Damaged
+from strongroom.dataplane.repository.errors import Damaged, NotTrusted
 from strongroom.dataplane.repository.files import Files
 from strongroom.dataplane.repository.model import Manifest, VolumeEntry
 from strongroom.dataplane.repository.signing import verify
@@ -77,7 +77,10 @@ def manifest_files(manifest: Manifest) -> frozenset[str]:
 
 
 async def read_records(files: Files, writers: Mapping[str, bytes]) -> PruneRecords:
-    """Read `condemned/` and `swept/`. Raises `Damaged`, `NotTrusted`: a forged record could hide recovery points."""
+    """Read `condemned/` and `swept/`, which *writers* may have signed: their public keys by id.
+
+    Raises `Damaged`, `NotTrusted`: a forged record could hide recovery points, and an unread one bring them back.
+    """
     condemned_infos, swept_infos = await asyncio.gather(_list(files, paths.CONDEMNED), _list(files, paths.SWEPT))
     condemned = []
     for info in condemned_infos:
@@ -103,6 +106,11 @@ async def _read(files: Files, writers: Mapping[str, bytes], info: ObjectInfo, fo
         payload, _ = verify(info.key, await files.read(info.key), writers)
     except ObjectNotFound:
         return None  # a sweep took it away between our list and our read
+    except NotTrusted as error:
+        raise NotTrusted(
+            f"{error.message}, or not to delete anything",
+            hint="It is a record of deletions: find out who wrote it; if nobody should have, remove that file",
+        ) from error
     try:
         return msgspec.json.decode(payload, type=form)
     except msgspec.DecodeError as error:
