@@ -96,6 +96,10 @@ def test_a_query_outside_the_language_is_refused_at_the_token(
         "Resources | extend x = strcat(" + ",".join(["name"] * 65) + ")",
         "Resources | take " + "9" * 50_000,
         "'" * 60_000,
+        "Resources | where properties.a > datetime(" + " " * 60_000 + "x",
+        "Resources | where properties.a > datetime(" + " " * 60_000 + "x)",
+        "Resources | where properties.a > datetime" + " " * 60_000 + "x",
+        "datetime(" * 7_000,
     ],
 )
 def test_a_query_beyond_a_limit_is_refused(query: str) -> None:

@@ -62,7 +62,8 @@ _SYMBOL = re.compile(
     r"==|!=|=~|!~|<=|>=|!(?:in|contains|startswith|endswith|has)(?:_cs|~)?(?![A-Za-z0-9_])|[|()\[\],.=<>+\-*;~]"
 )
 # `datetime(2024-01-31T10:00:00Z)` holds no expression: what stands between the brackets is one literal.
-_BRACKETED = re.compile(r"\s*\(\s*([^()\r\n]*?)\s*\)")
+# No part of the pattern can match what the next one matches: a long run of spaces would else take quadratic time.
+_BRACKETED = re.compile(r"[ \t\r\n]*\(([^()\r\n]*)\)")
 _BRACKETED_LITERALS: Mapping[str, Kind] = {
     "datetime": Kind.DATETIME,
     "date": Kind.DATETIME,
@@ -209,7 +210,7 @@ class _Lexer:
         match = _BRACKETED.match(self.query, name.end()) if kind else None
         if kind is None or match is None:
             return None
-        written = match[1]
+        written = match[1].strip()
         if len(written) > 1 and written[0] in "'\"" and written[-1] == written[0]:
             written = written[1:-1]
         token = self._token(kind, match.end())
