@@ -30,6 +30,8 @@ POOL: Final = 20  # connections; dbos' own number
 CONNECT_SECONDS: Final = 10  # a server that is alive answers at once
 UNANSWERED_MILLISECONDS: Final = 30_000  # after this the kernel gives up a connection to a host that vanished
 CALLS: Final = 8  # of the port at once in the database; each takes milliseconds
+PROBE_SECONDS: Final = 0.1  # between two looks for a database that went away, doubled up to
+PROBE_SECONDS_MOST: Final = 5.0
 PURGE_ROWS: Final = 500  # deleted in one transaction: others write in between
 
 FINISHED: Final = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
@@ -77,12 +79,25 @@ class DbosDatabase:
             lazy=True,
             retry_connection_errors=False,
         )
+        self._probing = asyncio.Lock()  # one asks, however many wait
         self._threads = ThreadPoolExecutor(CALLS, thread_name_prefix="workflows-")
 
     def check(self) -> None:
         """Raise `EngineUnavailable` unless the database answers. Blocks."""
         with translated(), self.engine.connect() as connection:
             connection.execute(sqlalchemy.text("SELECT 1"))
+
+    async def answering(self) -> None:
+        """Return as soon as the database answers. On dbos' loop only."""
+        async with self._probing:
+            seconds = PROBE_SECONDS
+            while True:
+                try:
+                    await asyncio.get_running_loop().run_in_executor(self._threads, self.check)
+                    return
+                except EngineUnavailable:
+                    await asyncio.sleep(seconds)
+                    seconds = min(2 * seconds, PROBE_SECONDS_MOST)
 
     def close(self) -> None:
         """Let go of threads and connections. Blocks until calls under way have ended."""

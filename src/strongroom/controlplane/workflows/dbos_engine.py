@@ -50,6 +50,7 @@ POLL_SECONDS: Final = 1.0  # a start waits this long at most; 0.25 s cost twice 
 WATCH_SECONDS: Final = 5.0  # between two looks for workflows that dbos let go of
 KEEP: Final = timedelta(days=30)  # no caller repeats a start after so long
 PURGE_SECONDS: Final = 3600.0  # between two deletions of what is older
+LOG_SECONDS: Final = 60.0  # between two lines of the same place in dbos
 CLOSE_SECONDS: Final = 30.0  # a body that has not ended by then is left behind, as by a crash
 
 _one_at_a_time = threading.Lock()
@@ -232,6 +233,7 @@ class DbosEngine:
             database.check()
             with translated():
                 DBOS(config=config)
+                _tame_log()
                 for kind, (body, _) in self._kinds.items():
                     # No limit of restarts: a job that never ends is ended by its own limit of time.
                     workflow = self._workflow(kind, body, database, main)
@@ -273,6 +275,7 @@ class DbosEngine:
         """Resume what dbos let go of when its database failed, and delete what finished long ago."""
         suspects: set[str] = set()
         purge_at = time.monotonic()
+        answered = True
         while True:
             await asyncio.sleep(self._watch_seconds)
             try:
@@ -286,8 +289,11 @@ class DbosEngine:
                 if time.monotonic() >= purge_at:
                     await database.purge(datetime.now(UTC) - self._keep)
                     purge_at = time.monotonic() + PURGE_SECONDS
+                answered = True
             except EngineUnavailable as error:
-                log.warning("the workflows' database does not answer", exc_info=error)
+                if answered:
+                    log.warning("the workflows' database does not answer", extra={"error": str(error.__cause__)})
+                answered = False
 
 
 def _queue(kind: str, limit: int | None) -> str:
@@ -302,6 +308,10 @@ async def _drive(
     main: asyncio.AbstractEventLoop,
 ) -> Outcome:
     """Let *run* live on *main*, and carry out here, in dbos' context, the steps that it asks for."""
+    # Where the database may be away we wait for it ourselves: of some errors dbos takes no second try and lets go of
+    # the workflow (psycopg's words for "connection refused" are not among those that it knows). What is let go of in
+    # spite of that, in the moments between asking and use, `_watching` finds.
+    await database.answering()
     status = await database.status(workflow_id)
     marked = status is not None and asked_to_end(status)
 
@@ -319,14 +329,18 @@ async def _drive(
         try:
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
             if life.done():
+                await database.answering()
                 return life.result()
             request = asked.result()
         finally:
             asked.cancel()
 
         async def execute(request: _Request = request) -> Result:
-            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(request.execute(), main))
+            result = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(request.execute(), main))
+            await database.answering()
+            return result
 
+        await database.answering()
         result = await DBOS.run_step_async({"name": request.name}, execute)
         main.call_soon_threadsafe(request.answer, result)
 
@@ -358,6 +372,31 @@ async def _stopped_with(run: Run, main: asyncio.AbstractEventLoop) -> AsyncItera
         if isinstance(error, SQLAlchemyError | EngineUnavailable):
             raise asyncio.CancelledError from error
         raise
+
+
+class _Seldom(logging.Filter):
+    """Lets a place in dbos speak once in a while: without its database each of its threads complains every second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        place, now = (record.pathname, record.lineno), time.monotonic()
+        if now - self._last.get(place, -LOG_SECONDS) < LOG_SECONDS:
+            return False
+        self._last[place] = now
+        return True
+
+
+def _tame_log() -> None:
+    """Let dbos speak through our log, instead of a handler of its own."""
+    dbos_log = logging.getLogger("dbos")
+    for handler in list(dbos_log.handlers):
+        dbos_log.removeHandler(handler)
+    dbos_log.propagate = True
+    if not any(isinstance(seldom, _Seldom) for seldom in dbos_log.filters):
+        dbos_log.addFilter(_Seldom())
 
 
 def _destroy(database: DbosDatabase) -> None:
