@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from strongroom.controlplane.clusters import manifests
-from strongroom.controlplane.clusters.connect import Right, allowed
 from strongroom.controlplane.clusters.kubeconfig import AdminConnection, kube_access, parse_kubeconfig
+from strongroom.controlplane.clusters.rights import Right, allowed
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.credentials import StaticCredentials
 from strongroom.testbed.cluster import Testbed

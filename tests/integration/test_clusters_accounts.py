@@ -12,7 +12,7 @@ import pytest
 
 from strongroom.controlplane.clusters import manifests
 from strongroom.controlplane.clusters.access import ClusterAccess, TokenFile
-from strongroom.controlplane.clusters.connect import ConnectedCluster, Right, allowed, check_connector, connect
+from strongroom.controlplane.clusters.connect import ConnectedCluster, check_connector, connect
 from strongroom.controlplane.clusters.errors import (
     ClusterError,
     ClusterForbidden,
@@ -32,6 +32,7 @@ from strongroom.controlplane.clusters.kinds import (
 )
 from strongroom.controlplane.clusters.kubeconfig import AdminConnection, parse_kubeconfig
 from strongroom.controlplane.clusters.manifests import NAMESPACE
+from strongroom.controlplane.clusters.rights import Right, allowed
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.errors import KubeForbidden, KubeNotFound, KubeUnauthorized
 from strongroom.testbed.cluster import Testbed

@@ -11,7 +11,7 @@ import pytest
 
 from strongroom.controlplane.clusters import manifests
 from strongroom.controlplane.clusters.access import ClusterAccess
-from strongroom.controlplane.clusters.connect import Right, allowed, connect
+from strongroom.controlplane.clusters.connect import connect
 from strongroom.controlplane.clusters.disconnect import disconnect
 from strongroom.controlplane.clusters.errors import (
     ClusterError,
@@ -33,6 +33,7 @@ from strongroom.controlplane.clusters.installer import (
 )
 from strongroom.controlplane.clusters.kinds import CONFIG_MAPS, SECRETS
 from strongroom.controlplane.clusters.manifests import NAMESPACE
+from strongroom.controlplane.clusters.rights import Right, allowed
 from strongroom.controlplane.clusters.trusted_access import (
     bind_trusted_access,
     trusted_access_bindings,

@@ -8,9 +8,9 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
@@ -23,7 +23,6 @@ from strongroom.controlplane.clusters.errors import (
     translated,
 )
 from strongroom.controlplane.clusters.kinds import (
-    ACCESS_REVIEWS,
     DEFINITIONS,
     NAMESPACES,
     ROLES,
@@ -32,19 +31,16 @@ from strongroom.controlplane.clusters.kinds import (
 )
 from strongroom.controlplane.clusters.kubeconfig import AdminConnection
 from strongroom.controlplane.clusters.manifests import NAMESPACE
+from strongroom.controlplane.clusters.rights import POLL_SECONDS, Right, allowed, settled
 from strongroom.controlplane.clusters.writing import put, refuse_foreign, write_connector_list
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.errors import KubeError, KubeForbidden, KubeNotFound, KubeUnauthorized
 
 TOKEN_SECONDS: Final = 30.0  # the token controller takes 1 s; one that restarts waits 15 s for its lease
-RULES_SECONDS: Final = 15.0  # until every API server has seen a new role or token; one informer's delay is below 1 s
-POLL_SECONDS: Final = 0.2
 
 _RBAC: Final = "rbac.authorization.k8s.io"
 _AZURE_GROUP: Final = "dataprotection.microsoft.com"  # of the CRDs of Azure's own extension, and groups below it
 _OWN_GROUP: Final = "strongroom.dev"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +63,6 @@ class ConnectedCluster:
     def access(self) -> ClusterAccess:
         """Return the access through the connector."""
         return ClusterAccess(self.server, self.ca, self.connector_token, allow_loopback=self.allow_loopback)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Right:
-    """One thing that a credential may do: *verb* on *resource* of *group*, in *namespace* ("" everywhere)."""
-
-    verb: str
-    group: str
-    resource: str
-    namespace: str = ""
-    name: str = ""
-
-    def __str__(self) -> str:
-        target = f"{self.resource}.{self.group}" if self.group else self.resource
-        place = f" in namespace {self.namespace}" if self.namespace else ""
-        return f"{self.verb} {target}{f' {self.name}' if self.name else ''}{place}"
 
 
 EVERYTHING: Final = Right("*", "*", "*")
@@ -160,7 +140,7 @@ async def check_connector(cluster: ConnectedCluster) -> tuple[str, ...]:
     with translated("check the connector"):
         async with KubeApi(admin.kube_access(), retry=RETRY) as api:
             try:
-                await _settled(lambda: request_token(api, manifests.INSTALLER, 600))
+                await settled(lambda: request_token(api, manifests.INSTALLER, 600))
             except (KubeForbidden, KubeUnauthorized, KubeNotFound) as error:
                 message = f"the connector gets no token of {manifests.INSTALLER}: {error.message}"
                 raise ConnectorUnfit(message, hint="Connect the cluster again") from error
@@ -173,30 +153,6 @@ async def check_connector(cluster: ConnectedCluster) -> tuple[str, ...]:
                 raise ConnectorUnfit(message, hint=hint)
             extra = {line for place in (NAMESPACE, "default", "kube-system") for line in await _unexplained(api, place)}
     return tuple(sorted(extra))
-
-
-async def allowed(api: KubeApi, rights: Iterable[Right]) -> set[Right]:
-    """Return those of *rights* that *api*'s own credential has, as the API server says. Raises `KubeError`."""
-
-    async def ask(right: Right) -> Right | None:
-        resource, _, subresource = right.resource.partition("/")
-        attributes = {
-            "verb": right.verb,
-            "group": right.group,
-            "resource": resource,
-            "subresource": subresource,
-            "namespace": right.namespace,
-            "name": right.name,
-        }
-        body = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": {key: value for key, value in attributes.items() if value}},
-        }
-        answer = json.loads(await api.create(ACCESS_REVIEWS, body))
-        return right if (answer.get("status") or {}).get("allowed") is True else None
-
-    return {right for right in await asyncio.gather(*map(ask, rights)) if right is not None}
 
 
 async def _require_rights(api: KubeApi) -> None:
@@ -260,18 +216,6 @@ async def _connector_token(api: KubeApi) -> str:
         if time.monotonic() > deadline:
             message = f"the Secret {manifests.CONNECTOR} has no token after {TOKEN_SECONDS:.0f} s"
             raise ConnectorUnfit(message, hint="Does the cluster's controller manager run? Then connect again")
-        await asyncio.sleep(POLL_SECONDS)
-
-
-async def _settled(call: Callable[[], Awaitable[T]]) -> T:
-    """Return *call*'s answer once the API server has seen what was just written: a role takes a moment."""
-    deadline = time.monotonic() + RULES_SECONDS
-    while True:
-        try:
-            return await call()
-        except (KubeForbidden, KubeUnauthorized, KubeNotFound):
-            if time.monotonic() > deadline:
-                raise
         await asyncio.sleep(POLL_SECONDS)
 
 

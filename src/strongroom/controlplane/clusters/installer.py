@@ -29,6 +29,7 @@ from strongroom.controlplane.clusters.kinds import (
     SERVICE_ACCOUNTS,
 )
 from strongroom.controlplane.clusters.manifests import NAMESPACE
+from strongroom.controlplane.clusters.rights import Right, wait_for_rights
 from strongroom.controlplane.clusters.writing import put, remove, write_connector_list
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.errors import KubeNotFound, KubeProtocolError
@@ -85,8 +86,18 @@ _PLACES: Final[tuple[tuple[Kind, str, str | None], ...]] = (
 )
 
 
+_RIGHTS: Final = (
+    Right("list", "*", "*"),
+    Right("create", "snapshot.storage.k8s.io", "volumesnapshots"),
+    Right("create", "", "configmaps", NAMESPACE),
+)
+"""One right of each binding: with them all bindings count."""
+
+
 async def install_extension(access: ClusterAccess, settings: ExtensionSettings) -> None:
     """Make the extension's account, its rights and its settings as *settings* say; also an update. Not restore.
+
+    On return the rights count.
 
     Raises `ExtensionModeNotSupported`, `ClusterForbidden` (an older `connect` left the installer with less),
     `ClusterOwned`, `ClusterError`s.
@@ -111,6 +122,8 @@ async def install_extension(access: ClusterAccess, settings: ExtensionSettings) 
                 await remove(api, ROLE_BINDINGS, manifests.HOOKS, place)
             await write_connector_list(api)
             await put(api, manifests.settings_map(_encode(settings, hook_namespaces=settings.hook_namespaces)))
+        hooks = [Right("create", "", "pods/exec", place) for place in settings.hook_namespaces]
+        await wait_for_rights(access, manifests.EXTENSION, (*_RIGHTS, *hooks))
 
 
 async def enable_restore(access: ClusterAccess) -> None:
@@ -120,6 +133,7 @@ async def enable_restore(access: ClusterAccess) -> None:
             if not await _there(api, SERVICE_ACCOUNTS, manifests.EXTENSION, NAMESPACE):
                 raise ExtensionNotInstalled("the cluster has no extension", hint="Install it first")
             await put(api, manifests.restore_binding())
+        await wait_for_rights(access, manifests.EXTENSION, [Right("create", "*", "*"), Right("patch", "*", "*")])
 
 
 async def disable_restore(access: ClusterAccess) -> None:

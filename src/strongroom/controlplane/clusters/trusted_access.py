@@ -12,6 +12,7 @@ from strongroom.controlplane.clusters.access import ClusterAccess
 from strongroom.controlplane.clusters.errors import translated
 from strongroom.controlplane.clusters.kinds import ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS
 from strongroom.controlplane.clusters.manifests import LISTED_LABEL, NAMESPACE, VAULT_ANNOTATION, Object
+from strongroom.controlplane.clusters.rights import Right, wait_for_rights
 from strongroom.controlplane.clusters.writing import accounts, put, remove, write_connector_list
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.errors import KubeNotFound
@@ -34,6 +35,8 @@ async def bind_trusted_access(access: ClusterAccess, name: str, vault_id: str) -
             for document in documents:
                 await put(api, document)
             await write_connector_list(api)
+        rights = [Right("create", manifests.OWN_GROUP, resource, NAMESPACE) for resource in manifests.VAULT_RESOURCES]
+        await wait_for_rights(access, account, rights)
     return account
 
 
