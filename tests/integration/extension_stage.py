@@ -50,10 +50,11 @@ class Stage:
     statuses: list[Status] = field(default_factory=list)
 
     @classmethod
-    async def build(cls, testbed: Testbed, folder: Path) -> "Stage":
+    async def build(cls, testbed: Testbed, folder: Path, token: str = "") -> "Stage":
+        """Start an extension with *token*, by default one of an account that may do everything."""
         token_file = folder / "token"
         token_file.touch(mode=0o600)
-        token_file.write_text(make_account(testbed, "stage"))
+        token_file.write_text(token or make_account(testbed, "stage"))
         extension = HostedExtension(
             server=testbed.server,
             ca=testbed.ca_file.read_text(),

@@ -95,7 +95,7 @@ async def test_credentials_of_a_store_are_seen_on_the_pipe_alone(
 
 
 async def test_the_secret_keys_lie_in_the_cluster_and_two_first_starts_agree(testbed: Testbed, tmp_path: Path) -> None:
-    testbed.kubectl("delete", "secret", "strongroom-extension-keys", "-n", OWN_NAMESPACE, "--ignore-not-found")
+    testbed.kubectl("delete", "secret", "strongroom-extension", "-n", OWN_NAMESPACE, "--ignore-not-found")
     token = tmp_path / "token"
     token.write_text(make_account(testbed, "stage"))
     both = [
@@ -110,7 +110,7 @@ async def test_the_secret_keys_lie_in_the_cluster_and_two_first_starts_agree(tes
         await asyncio.gather(*(each.stop() for each in both))
     assert one == two
     assert len(one.writer) == 32
-    secret = get(testbed, "secret", "strongroom-extension-keys", "-n", OWN_NAMESPACE)
+    secret = get(testbed, "secret", "strongroom-extension", "-n", OWN_NAMESPACE)
     assert base64.b64decode(secret["data"]["recipient"]).startswith(b"AGE-SECRET-KEY-1")
     assert secret["immutable"] is True
 

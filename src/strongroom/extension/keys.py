@@ -5,6 +5,7 @@ it. Neither ever leaves the cluster.
 """
 
 import base64
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,12 +14,12 @@ import pyrage
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from strongroom.dataplane.kube.api import KubeApi
-from strongroom.dataplane.kube.errors import KubeAlreadyExists, KubeNotFound
+from strongroom.dataplane.kube.errors import KubeConflict, KubeInvalid, KubeNotFound
 from strongroom.dataplane.kube.kinds import Kind
 from strongroom.dataplane.repository.keyfile import HolderKeys
 from strongroom.errors import StrongroomError
 
-SECRET_NAME: Final = "strongroom-extension-keys"  # noqa: S105 - a name
+SECRET_NAME: Final = "strongroom-extension"  # noqa: S105 - the name that the extension's Role lists
 FIELD_MANAGER: Final = "strongroom"
 _SECRET = Kind("", "v1", "Secret", "secrets", True, frozenset())
 _RECIPIENT = "recipient"
@@ -61,24 +62,27 @@ class _Secret(msgspec.Struct, frozen=True):
 async def ensure_keys(api: KubeApi, namespace: str) -> ExtensionKeys:
     """Return the keys in *namespace*; make them if there are none. Of several at once the first one's stand.
 
-    Raises `KeysUnusable` where the namespace is missing or the Secret is not as it was made, and a `KubeError` where
-    the server does not let us.
+    Needs get, create and patch on the one Secret: it is made by server-side apply, because that alone tells its name to
+    RBAC, and it is immutable, so that a second apply cannot replace what the first one made. Raises `KeysUnusable`
+    where the namespace is missing or the Secret is not as it was made, and a `KubeError` where the server refuses.
     """
-    found = await api.get_at(_SECRET, SECRET_NAME, namespace)
-    if found is None:
-        keys = ExtensionKeys(str(pyrage.x25519.Identity.generate()), Ed25519PrivateKey.generate())
-        try:
-            await api.create(_SECRET, _document(keys, namespace), namespace, field_manager=FIELD_MANAGER)
-        except KubeNotFound as error:
-            raise KeysUnusable(
-                f"the cluster has no namespace {namespace}", hint="Connect the cluster and install the extension"
-            ) from error
-        except KubeAlreadyExists:
-            pass  # by another process, or by this call before its reply was lost: what is stored counts
-        found = await api.get_at(_SECRET, SECRET_NAME, namespace)
-    if found is None:
-        raise KeysUnusable(f"the Secret {namespace}/{SECRET_NAME} was deleted as soon as it was made")
-    return _read(found, namespace)
+    with suppress(KubeNotFound):
+        return _read(await api.get(_SECRET, SECRET_NAME, namespace), namespace)
+    keys = ExtensionKeys(str(pyrage.x25519.Identity.generate()), Ed25519PrivateKey.generate())
+    try:
+        await api.apply(
+            _SECRET, SECRET_NAME, namespace, _document(keys, namespace), field_manager=FIELD_MANAGER, force=True
+        )
+    except KubeNotFound as error:
+        raise KeysUnusable(
+            f"the cluster has no namespace {namespace}", hint="Connect the cluster and install the extension"
+        ) from error
+    except (KubeInvalid, KubeConflict):
+        pass  # immutable: another process made its own meanwhile, and those count
+    try:
+        return _read(await api.get(_SECRET, SECRET_NAME, namespace), namespace)
+    except KubeNotFound as error:
+        raise KeysUnusable(f"the Secret {namespace}/{SECRET_NAME} was deleted as soon as it was made") from error
 
 
 def _document(keys: ExtensionKeys, namespace: str) -> dict[str, object]:

@@ -52,7 +52,7 @@ async def run_backup(context: RunContext, backup: Backup, feed: Feed) -> BackupS
     feed.progress("opening the storage location")
     async with context.repository(spec.storage_location) as repo, context.connect() as api:
         repo.require_writer()
-        if (found := await committed(repo, backup)) is not None:
+        if (found := await committed(repo, backup, context.jobs)) is not None:
             return status_of(found, found.warnings)
         selection, missing = await existing_only(api, selection)
         request = BackupRequest(
@@ -65,28 +65,32 @@ async def run_backup(context: RunContext, backup: Backup, feed: Feed) -> BackupS
             result = await collect(api, repo, request, progress=lambda step: _tell(feed, step))
         except (asyncio.CancelledError, StoreUnavailable):
             # A commit that was broken off, by us or on its way, may have gone through.
-            found = await asyncio.shield(_look(repo, backup))
+            found = await asyncio.shield(_look(repo, backup, context.jobs))
             if found is None:
                 raise
             return status_of(found, found.warnings, missing)
     return _status_of_result(result, missing)
 
 
-async def committed(repo: Repository, backup: Backup) -> Manifest | None:
+async def committed(repo: Repository, backup: Backup, jobs: dict[PointId, str]) -> Manifest | None:
     """Return the manifest that *backup* committed in an earlier attempt, None if there is none.
 
-    Only this extension's own points can be it. The newest are looked at first, back to the document's creation.
+    Only this extension's own points can be it. The newest are looked at first, back to the document's creation if that
+    is said. *jobs* remembers what was looked at: each manifest is read once in the life of the process.
     """
     writer = repo.require_writer()
     since = _since(backup.metadata.creation_timestamp)
     own = sorted((each for each in await repo.point_ids() if each.startswith(f"{writer}-")), reverse=True)
-    records = await repo.records()
     for start in range(0, len(own), READERS):
-        batch = await asyncio.gather(*(_manifest(repo, each) for each in own[start : start + READERS]))
-        manifests = [each for each in batch if each is not None]
-        for manifest in manifests:
-            if manifest.caller.get(JOB) == backup.name and not records.void(manifest):
-                return manifest
+        batch = own[start : start + READERS]
+        loaded = await asyncio.gather(*(_manifest(repo, each) for each in batch if each not in jobs))
+        manifests = [each for each in loaded if each is not None]
+        jobs.update((each.id, each.caller.get(JOB, "")) for each in manifests)
+        for point_id in batch:
+            if jobs.get(point_id) == backup.name:
+                manifest = await _manifest(repo, point_id)
+                if manifest is not None and not (await repo.records()).void(manifest):
+                    return manifest
         if since is not None and manifests and datetime.fromisoformat(manifests[-1].finished) < since:
             return None
     return None
@@ -152,10 +156,10 @@ def _tell(feed: Feed, step: Progress) -> None:
     feed.progress(step.phase, step.done, step.total, step.objects, step.kind)
 
 
-async def _look(repo: Repository, backup: Backup) -> Manifest | None:
+async def _look(repo: Repository, backup: Backup, jobs: dict[PointId, str]) -> Manifest | None:
     try:
         async with asyncio.timeout(LOOK_SECONDS):
-            return await committed(repo, backup)
+            return await committed(repo, backup, jobs)
     except (TimeoutError, StoreUnavailable):
         return None
 

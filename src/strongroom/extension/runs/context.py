@@ -9,6 +9,7 @@ from strongroom.dataplane.kube.config import ClusterAccess
 from strongroom.dataplane.objectstore.location import AzureLocation, GcsLocation, S3Location, parse_location
 from strongroom.dataplane.objectstore.opening import open_store
 from strongroom.dataplane.repository.errors import WrongKey
+from strongroom.dataplane.repository.model import PointId
 from strongroom.dataplane.repository.repository import Repository
 from strongroom.errors import UsageError
 from strongroom.extension.api.documents import BackupStorageLocation, StorageLocationSpec
@@ -32,15 +33,19 @@ class RunContext:
         self.keys = keys
         self.namespace = namespace
         self._access = access
+        self.jobs: dict[PointId, str] = {}
+        """The job of each of our own recovery points that was looked at: a manifest never changes."""
         self._locations: dict[str, _Located] = {}
 
     def locate(self, location: BackupStorageLocation, credentials: Mapping[str, str] | None) -> None:
         """Take a storage location, or a new version of one. Runs that have it open see new credentials too."""
         known = self._locations.get(location.name)
-        if known is not None and known.credentials is not None and credentials:
-            # The same mapping: an open store reads it again before a short-lived credential ends.
-            known.credentials.clear()
+        if known is not None and known.credentials and credentials and known.spec.url == location.spec.url:
+            # The same mapping: an open store reads it again before a short-lived credential ends. It does so at any
+            # time, and so never finds it empty.
             known.credentials.update(credentials)
+            for stale in set(known.credentials) - set(credentials):
+                del known.credentials[stale]
             known.spec = location.spec
             return
         self._locations[location.name] = _Located(location.spec, dict(credentials) if credentials else None)

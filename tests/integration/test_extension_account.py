@@ -1,0 +1,63 @@
+"""The extension works with the rights that connecting and installing give it, and a restore only once it is set up."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+from strongroom.controlplane.clusters.connect import connect
+from strongroom.controlplane.clusters.installer import ExtensionSettings, enable_restore, install_extension
+from strongroom.controlplane.clusters.manifests import EXTENSION, NAMESPACE
+from strongroom.dataplane.repository.prune import delete_point
+from strongroom.extension.api.status import DeleteBackupStatus, Phase
+from strongroom.testbed.cluster import Testbed
+from strongroom.testbed.errors import ComponentFailed
+
+from .clusters_stage import admin_of
+from .extension_stage import LOCATION, Stage, backup, claim, config_map, eventually, get, new_name, put, volume_folder
+
+
+async def may_create(testbed: Testbed) -> bool:
+    """Say whether the API server has seen the binding that lets the extension restore."""
+    account = f"--as=system:serviceaccount:{NAMESPACE}:{EXTENSION}"
+    with contextlib.suppress(ComponentFailed):
+        return testbed.kubectl("auth", "can-i", "create", "configmaps", "-n", "shop", account).strip() == "yes"
+    return False
+
+
+async def test_backup_restore_and_deletion_with_the_extensions_own_account(
+    own_testbed: Callable[[], Testbed], tmp_path: Path
+) -> None:
+    testbed = own_testbed()
+    access = (await connect(admin_of(testbed))).access()
+    await install_extension(access, ExtensionSettings())
+    token = await access.token(EXTENSION)
+    stage = await Stage.build(testbed, tmp_path, token.text)
+    try:
+        testbed.kubectl("create", "namespace", "shop")
+        put(testbed, "shop", config_map("settings", colour="blue"), claim("data"))
+        (await volume_folder(testbed, "shop", "data") / "file").write_bytes(b"precious")
+        checked = await stage.back_up("shop", dryRun=True)
+        assert (checked.phase, checked.error, checked.warnings) == (Phase.COMPLETED, None, ())
+        status = await stage.back_up("shop")
+        assert (status.phase, status.error, status.warnings) == (Phase.COMPLETED, None, ())
+        second = await stage.back_up("shop")
+        manifest = (await (await stage.repository()).point(second.recovery_point_id)).manifest
+        assert manifest.incremental.base == status.recovery_point_id
+
+        early = await stage.restore(status.recovery_point_id, {"shop": "too-early"})
+        assert early.phase is Phase.FAILED
+        await enable_restore(access)
+        await eventually(lambda: may_create(testbed))
+        restored = await stage.restore(status.recovery_point_id, {"shop": "shop2"})
+        assert (restored.phase, restored.error, restored.warnings) == (Phase.COMPLETED, None, ())
+        assert get(testbed, "configmap", "settings", "-n", "shop2")["data"] == {"colour": "blue"}
+        assert (await volume_folder(testbed, "shop2", "data") / "file").read_bytes() == b"precious"
+
+        await delete_point(await stage.repository(), second.recovery_point_id)
+        document = {**backup(new_name(), "shop"), "kind": "DeleteBackup"}
+        document["spec"] = {"storageLocation": LOCATION, "recoveryPointId": second.recovery_point_id}
+        deleted = await stage.run(document)
+        assert isinstance(deleted, DeleteBackupStatus)
+        assert (deleted.phase, deleted.deleted, deleted.not_deleted) == (Phase.COMPLETED, 1, ())
+    finally:
+        await stage.extension.stop()
