@@ -58,7 +58,8 @@ log = logging.getLogger(__name__)
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 ADMINISTRATOR_SECRET: Final = "administrator"  # noqa: S105 - the name under which it is kept sealed
 ADMINISTRATOR_ROLE: Final = "00000000-0000-0000-0000-000000000001"  # the name of its role assignment at the root
-STOP_SECONDS: Final = 10  # for answers that are under way; clients repeat what is cut
+STORAGE_AUDIENCE: Final = "https://storage.azure.com"  # for stores that take our tokens: azure-clients.md, section D
+STOP_SECONDS: Final = 2  # for answers that are under way; clients repeat what is cut
 
 T = TypeVar("T")
 
@@ -143,7 +144,7 @@ async def assembled(options: ServeOptions, home: Home, listener: socket.socket) 
         tokens = TokenAuthority(
             SigningKeys(DatabaseSecrets(db)),
             tenant_id=home.config.tenant_id,
-            audiences=Audiences.of(endpoints),
+            audiences=Audiences.of(endpoints, others=[STORAGE_AUDIENCE]),
             authority=f"{endpoint}/{home.config.tenant_id}",
         )
         authority = AuthorityRoutes(

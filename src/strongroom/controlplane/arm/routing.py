@@ -25,7 +25,8 @@ class Operation:
 
     *name* is Azure's operation id. *action* is what RBAC asks for, at the scope that `scope_of` takes from the path;
     "" means any signed-in caller. *body* reads the request's document (None: there is none or it is not read).
-    *statuses* are all that it answers besides errors. *optional_body*: an absent body is read as {}.
+    *statuses* are all that it answers besides errors. *optional_body*: an absent body is read as {}. *safe*: a POST
+    that changes nothing.
     """
 
     name: str
@@ -38,11 +39,12 @@ class Operation:
     summary: str = ""
     optional_body: bool = False
     query: tuple[str, ...] = ()
+    safe: bool = False
 
     @property
     def is_action(self) -> bool:
         """Whether it is a POST that changes something, and so must not be carried out twice."""
-        return self.method == "POST" and not self.action.endswith("/read")
+        return self.method == "POST" and not self.safe
 
 
 @dataclass(frozen=True)

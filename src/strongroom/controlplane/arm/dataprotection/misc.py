@@ -124,17 +124,19 @@ OPERATIONS = (
         "BackupVaults_CheckNameAvailability",
         "POST",
         f"{GROUP}/{_LOCATION}/checkNameAvailability",
-        f"{NAMESPACE}/locations/checkNameAvailability/read",
+        f"{NAMESPACE}/locations/checkNameAvailability/action",
         check_name_availability,
         shape(wire.CheckNameAvailabilityRequest),
+        safe=True,
     ),
     Operation(
         "DataProtection_CheckFeatureSupport",
         "POST",
         f"{SUBSCRIPTION}/{_LOCATION}/checkFeatureSupport",
-        f"{NAMESPACE}/locations/checkFeatureSupport/read",
+        f"{NAMESPACE}/locations/checkFeatureSupport/action",
         check_feature_support,
         shape(wire.FeatureValidationRequest),
+        safe=True,
     ),
     Operation(
         "DppResourceGuardProxy_List", "GET", _PROXY, f"{VAULTS}/backupResourceGuardProxies/read", no_guards_there
