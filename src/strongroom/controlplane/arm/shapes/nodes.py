@@ -138,7 +138,12 @@ class ListOf:
             problems.expect((path, value.index(None)), None, "no null in an array")
             return _REFUSED
         read = self.item.read
-        return [read(item, (path, index), problems) for index, item in enumerate(value)]
+        items = []
+        for index, item in enumerate(value):
+            items.append(read(item, (path, index), problems))
+            if problems.enough:
+                break
+        return items
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +164,8 @@ class MapOf:
                 problems.add(path, "found a key with a NUL or half a surrogate pair, accepted: Unicode text")
             elif item is not None:
                 members[key] = read(item, (path, key), problems)
+            if problems.enough:
+                break
         return members
 
 

@@ -14,6 +14,7 @@ Path = tuple[Any, str | int] | None
 """Where a value lies: its parent's path and the key or index there; None is the document itself."""
 
 MAX_REPORTED = 20  # more than a person mends in one go; the rest is counted
+_ENOUGH = 1000  # problems; from here on reading more of the body only costs time: 4 MiB of them took 2 s
 _MAX_SHOWN_CHARACTERS = 60  # of a name that the caller wrote: enough to find it, too little to flood a log
 _PLAIN_KEY = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]{0,79}", re.ASCII)
 
@@ -24,6 +25,11 @@ class Problems:
 
     found: list[UserError] = field(default_factory=list)
     count: int = 0
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are so many that reading on is of no use; lists and maps then stop."""
+        return self.count >= _ENOUGH
 
     def add(self, path: Path, message: str) -> None:
         """Take one more problem; past `MAX_REPORTED` it is only counted."""
@@ -47,8 +53,9 @@ class Problems:
         listed = "; ".join(f"{problem.target or 'the body'}: {problem.message}" for problem in details)
         if self.count == 1:
             raise Refused(UserError(code, f"{what}: {listed}", target=details[0].target))
-        more = f"; and {self.count - len(details)} more" if self.count > len(details) else ""
-        raise Refused(UserError(code, f"{what} has {self.count} problems: {listed}{more}", details=details))
+        count = f"{self.count} or more" if self.enough else str(self.count)
+        more = "; and so on" if self.count > len(details) else ""
+        raise Refused(UserError(code, f"{what}; it has {count} problems: {listed}{more}", details=details))
 
 
 def render(path: Path) -> str:

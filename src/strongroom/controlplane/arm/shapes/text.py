@@ -5,6 +5,7 @@ text that a database would later refuse.
 """
 
 import json
+from collections import Counter
 from typing import Any
 
 from strongroom.protection.errors import Refused, UserError
@@ -14,6 +15,9 @@ from .problems import shown
 INVALID_CONTENT = "InvalidRequestContent"  # ARM's code for a body that it cannot read
 TOO_LARGE = "RequestEntityTooLarge"
 MAX_BODY_BYTES = 4 * 1024 * 1024  # Azure Resource Manager's own limit on a request body
+MAX_BRACKETS = 100_000  # objects and arrays: real bodies have hundreds at most; 4 MiB of `{}` took 2 s to read
+    100_000  # objects and arrays; the largest real body has some hundreds, and 4 MiB of `{}` cost 2 s to read
+)
 MAX_DEPTH = 64  # ten times the deepest body that a client sends (a restore request: 6)
 
 
@@ -21,11 +25,14 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     """Return the JSON object that *raw* spells: UTF-8, with or without a byte order mark.
 
     Raises `Refused` (InvalidRequestContent; RequestEntityTooLarge with 413) for anything else: not JSON, not an object,
-    deeper than `MAX_DEPTH`, a name twice in one object, NaN or Infinity.
+    deeper than `MAX_DEPTH`, more than `MAX_BRACKETS` objects and arrays, a name twice in one object, NaN or Infinity.
     """
     if len(raw) > MAX_BODY_BYTES:
         message = f"the body has {len(raw)} bytes; accepted are at most {MAX_BODY_BYTES}"
         raise Refused(UserError(TOO_LARGE, message), status=413)
+    brackets = raw.count(b"{") + raw.count(b"[")
+    if brackets > MAX_BRACKETS:
+        raise _refused(f"the body has more than {MAX_BRACKETS} objects and arrays")
     try:
         document = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError as error:
@@ -40,7 +47,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise _refused("the body is not a JSON object")
     # Fewer brackets than the limit cannot nest deeper than it: nearly every real body ends here.
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH:
+    if brackets > MAX_DEPTH:
         require_depth(document)
     return document
 
@@ -64,9 +71,8 @@ def require_depth(document: object) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {shown(twice)} stands twice in one object")
+        counted = Counter(name for name, _ in pairs)
+        raise ValueError(f"the name {shown(counted.most_common(1)[0][0])} stands twice in one object")
     return members
 
 
