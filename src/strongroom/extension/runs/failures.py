@@ -11,6 +11,7 @@ from strongroom.dataplane.kube.errors import (
     KubeTooManyRequests,
     KubeUnauthorized,
     KubeUnreachable,
+    UnknownKind,
 )
 from strongroom.dataplane.objectstore.errors import (
     StoreDenied,
@@ -57,7 +58,7 @@ _CODES: Final[_Codes] = (
     ((KubeUnreachable, KubeTooManyRequests, KubeServerError), ErrorCode.EXTENSION_UNHEALTHY, True),
     ((KubeUnauthorized, KubeForbidden), ErrorCode.EXTENSION_HAS_ERRORS, False),
     (KubeconfigInvalid, ErrorCode.EXTENSION_IDENTITY_NOT_FOUND, False),
-    (UsageError, ErrorCode.INVALID_INPUT, False),
+    ((UsageError, UnknownKind), ErrorCode.INVALID_INPUT, False),
     (KubeError, OPERATION_FAILED, False),
 )
 

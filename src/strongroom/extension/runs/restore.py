@@ -10,7 +10,7 @@ from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.repository import paths
 from strongroom.dataplane.repository.journal import read_restore_journal
 from strongroom.dataplane.repository.repository import Repository
-from strongroom.dataplane.restore.errors import NoSuchRestore, RestoreInterrupted
+from strongroom.dataplane.restore.errors import NoSuchRestore, RestoreInterrupted, RestoreTakenOver
 from strongroom.dataplane.restore.execute import execute, load_plan
 from strongroom.dataplane.restore.gather import gather_plan
 from strongroom.dataplane.restore.journal import finished
@@ -106,7 +106,9 @@ async def _carry_out(
                 resume=resume,
                 progress=lambda step: _tell(feed, step),
             )
-        except RestoreInterrupted as error:
+        except (RestoreInterrupted, RestoreTakenOver) as error:
+            # Taken over: by a process of ours that is ending (it lets go within seconds), or by a user's own
+            # `restore apply --resume`, whose result counts.
             if pause is None:
                 raise
             feed.progress("waiting to go on", detail=error.message)
