@@ -294,6 +294,9 @@ def _reason(error: Exception) -> str:
     system = re.findall(r'(?:message: |error: |source: )"([^"]+)"', debug)
     # The query of a URL may hold a SAS token's signature. obstore hides it; so do we.
     line = " ".join(re.sub(r"\?\S*", "", sentence.rpartition(" - ")[2]).split())
+    # What follows quotes the answer. Redirects are followed, so it may be that of a service which trusts this machine,
+    # and the endpoint may have been named by somebody whom it does not trust.
+    line = re.sub(r"(Got invalid [\w ]+?response).*", r"\1", line)
     return f"{line}{': ' + system[-1] if system else ''}"[:REASON_CHARACTERS]
 
 
