@@ -16,8 +16,6 @@ INVALID_CONTENT = "InvalidRequestContent"  # ARM's code for a body that it canno
 TOO_LARGE = "RequestEntityTooLarge"
 MAX_BODY_BYTES = 4 * 1024 * 1024  # Azure Resource Manager's own limit on a request body
 MAX_BRACKETS = 100_000  # objects and arrays: real bodies have hundreds at most; 4 MiB of `{}` took 2 s to read
-    100_000  # objects and arrays; the largest real body has some hundreds, and 4 MiB of `{}` cost 2 s to read
-)
 MAX_DEPTH = 64  # ten times the deepest body that a client sends (a restore request: 6)
 
 
