@@ -16,6 +16,8 @@ from strongroom.testbed.postgres import NoPostgres, Postgres
 from strongroom.testbed.postgres import postgres as running_postgres
 from strongroom.testbed.sharing import shared_testbed, sweep
 
+from .serving import RunningServer, running_server
+
 TIERS = ("unit", "contract", "integration", "e2e")
 OUTCOMES = ("passed", "failed", "error", "skipped")
 
@@ -84,3 +86,10 @@ def postgres() -> Iterator[Postgres]:
         except NoPostgres as reason:
             pytest.skip(str(reason))
         yield server
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A control plane that the tests of this worker share. Use resource groups and vaults of your own."""
+    with running_server(tmp_path_factory.mktemp("server")) as running:
+        yield running

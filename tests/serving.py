@@ -1,0 +1,106 @@
+"""Runs a control plane of a test's own, as a process: real HTTPS on a port that the system chooses."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from azure.identity import ClientSecretCredential
+
+START_SECONDS = 60  # the first start makes keys and certificates; the machine may be busy with other tests
+STOP_SECONDS = 30
+
+_SERVE = """
+import asyncio, logging, sys
+from pathlib import Path
+from strongroom.controlplane.main import ServeOptions, serve
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+home, ready, database, port = sys.argv[1:]
+asyncio.run(serve(ServeOptions(home=Path(home), port=int(port), ready_file=Path(ready), database=database)))
+"""
+
+
+@dataclass
+class RunningServer:
+    """A control plane that serves: *ready* is what its ready file says."""
+
+    home: Path
+    ready: dict[str, str]
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return self.ready["endpoint"]
+
+    @property
+    def subscription(self) -> str:
+        return self.ready["subscriptionId"]
+
+    @cached_property
+    def credential(self) -> ClientSecretCredential:
+        """The administrator's."""
+        return self.sign_in(self.ready["clientId"], self.ready["clientSecret"])
+
+    def sign_in(self, client_id: str, secret: str) -> ClientSecretCredential:
+        """Return a credential that signs in at this server."""
+        return ClientSecretCredential(
+            self.ready["tenantId"],
+            client_id,
+            secret,
+            authority=self.url,
+            disable_instance_discovery=True,
+            connection_verify=self.ready["caFile"],
+        )
+
+    def client(self, kind: Any, *, subscription: str | None = None, credential: Any = None, **options: Any) -> Any:
+        """Return an official client of class *kind*; *subscription* "" is for clients that take none."""
+        subscription = self.subscription if subscription is None else subscription
+        return kind(
+            credential or self.credential,
+            *([subscription] if subscription else []),
+            base_url=self.url,
+            credential_scopes=[f"{self.url}/.default"],
+            connection_verify=self.ready["caFile"],
+            **{"polling_interval": 0.2, **options},
+        )
+
+    def token(self, credential: Any = None) -> str:
+        """Return a bearer token for requests that no client makes."""
+        return str((credential or self.credential).get_token(f"{self.url}/.default").token)
+
+
+@contextlib.contextmanager
+def running_server(folder: Path, *, database: str = "", port: int = 0) -> Iterator[RunningServer]:
+    """Serve from `folder/home` while the block runs; started again on the same folder, it goes on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    home, ready, log = folder / "home", folder / "ready.json", folder / "server.log"
+    ready.unlink(missing_ok=True)
+    with log.open("ab") as output:
+        command = [sys.executable, "-c", _SERVE, str(home), str(ready), database, str(port)]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not ready.exists():
+            if process.poll() is not None:
+                raise RuntimeError(f"the server ended with {process.returncode}:\n{log.read_text()[-4000:]}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the server was not ready in {START_SECONDS} s:\n{log.read_text()[-4000:]}")
+            time.sleep(0.05)
+        yield RunningServer(home, json.loads(ready.read_text()), process, log)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
