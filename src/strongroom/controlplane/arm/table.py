@@ -4,5 +4,6 @@ from typing import Final
 
 from strongroom.controlplane.arm.dataprotection.table import OPERATIONS as DATA_PROTECTION
 from strongroom.controlplane.arm.routing import Operation
+from strongroom.controlplane.arm.storage import OPERATIONS as STORAGE
 
-OPERATIONS: Final[tuple[Operation, ...]] = (*DATA_PROTECTION,)
+OPERATIONS: Final[tuple[Operation, ...]] = (*DATA_PROTECTION, *STORAGE)

@@ -5,7 +5,7 @@ import base64
 import contextlib
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,11 +19,13 @@ from strongroom.controlplane.catalog.stores import (
     container_url,
     extension_access,
     open_container,
+    validate_attachment,
 )
 from strongroom.controlplane.clusters.hosted import ExtensionKeys
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.state.times import now
+from strongroom.dataplane.objectstore.create import probe_conditional_create
 from strongroom.dataplane.objectstore.port import ObjectStore
 from strongroom.dataplane.repository.keyfile import KeyFile
 from strongroom.dataplane.repository.repository import Repository
@@ -116,6 +118,20 @@ class Containers:
         self._storage = home / "storage"
         self._secrets = secrets
         self._refuse_address = refuse_address
+
+    def validate(self, url: str, credentials: Mapping[str, str], *, allow_file: bool) -> StorageAccount:
+        """Return the account that a user attaches, without a name. Raises `AttachmentRefused` naming the field."""
+        return validate_attachment(
+            url, credentials, home=self._home, allow_file=allow_file, refuse_address=self._refuse_address
+        )
+
+    async def prove(self, place: Place) -> None:
+        """Show that the container can be listed, written and read, and keeps what is written from being replaced.
+
+        Raises errors of the store, `StoreUnsafe` among them.
+        """
+        async with self.store(place) as store:
+            await probe_conditional_create(store)
 
     @contextlib.asynccontextmanager
     async def store(self, place: Place) -> AsyncIterator[ObjectStore]:
