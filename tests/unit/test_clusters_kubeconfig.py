@@ -4,6 +4,8 @@ import asyncio
 import base64
 import json
 import socket
+import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strongroom.controlplane.clusters.addresses import refused_address
-from strongroom.controlplane.clusters.errors import KubeconfigRefused
+from strongroom.controlplane.clusters.connect import connect
+from strongroom.controlplane.clusters.errors import ClusterError, KubeconfigRefused
 from strongroom.controlplane.clusters.kubeconfig import MAX_BYTES, parse_kubeconfig
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.credentials import StaticCredentials
@@ -310,6 +313,29 @@ def test_any_change_of_a_kubeconfig_is_taken_or_refused_and_never_anything_else(
 def test_any_bytes_are_refused_and_never_anything_else(raw: bytes) -> None:
     with pytest.raises(KubeconfigRefused):
         parse_kubeconfig(raw, allow_loopback=False)
+
+
+@pytest.mark.parametrize("status", [200, 403, 404])
+@pytest.mark.parametrize("body", [b'{"internal": "page"}', b"<p>page", b"[]", b"\xff", b'{"gitVersion": 7}'])
+async def test_another_server_s_answer_is_not_passed_on(tmp_path: Path, status: int, body: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+        await writer.drain()
+        writer.close()
+
+    server = certificates.make_server(AUTHORITY, "internal", ("127.0.0.1",))
+    server.write(tmp_path, "server")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        document = config(cluster={"server": f"https://127.0.0.1:{port}/some/path"})
+        admin = parse_kubeconfig(json.dumps(document).encode(), allow_loopback=True)
+        with pytest.raises(ClusterError) as caught:
+            await connect(admin)
+    assert "page" not in str(caught.value)
+    assert "is it a Kubernetes API server" in str(caught.value)
 
 
 async def test_the_address_that_is_connected_to_is_judged_whatever_the_name_promised() -> None:

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from strongroom.controlplane.clusters import manifests
+from strongroom.controlplane.clusters.answers import Found, read
 from strongroom.controlplane.clusters.kinds import BY_KIND
 from strongroom.dataplane.collector.rules import OWN_NAMESPACE
 
@@ -65,14 +66,13 @@ def test_a_connector_that_lists_nobody_has_no_rule_since_one_without_names_would
 def test_everything_carries_our_mark_has_a_kind_that_we_know_and_lies_in_the_data_plane_s_own_namespace() -> None:
     assert manifests.NAMESPACE == OWN_NAMESPACE
     for document in EVERYTHING:
-        assert manifests.is_ours(document)
+        assert read(json.dumps(document).encode(), Found).metadata.is_ours
         assert BY_KIND[document["kind"]].api_version == document["apiVersion"]
         place = document["metadata"].get("namespace", manifests.NAMESPACE)
         assert place in (manifests.NAMESPACE, "default")
         for subject in document.get("subjects", []):
             assert subject["namespace"] == manifests.NAMESPACE
-    assert not manifests.is_ours({})
-    assert not manifests.is_ours({"metadata": {"labels": None}})
+    assert not read(b'{"metadata": {"name": "x", "labels": null}}', Found).metadata.is_ours
 
 
 def test_no_account_is_mounted_into_pods_by_itself() -> None:

@@ -232,7 +232,7 @@ class TokenFile:
 
     async def _write(self) -> None:
         token = await self._access.token(self._account)
-        if token.text != self._written:
+        if token.text != self._written or not await asyncio.to_thread(self.path.exists):
             await asyncio.to_thread(write_private, self.path, token.text)
             self._written = token.text
         self.failure = None

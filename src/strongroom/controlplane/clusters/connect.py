@@ -6,16 +6,13 @@ run completes it; the connector keeps its token.
 
 import asyncio
 import base64
-import json
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from strongroom.controlplane.clusters import manifests
 from strongroom.controlplane.clusters.access import RETRY, ClusterAccess, request_token
+from strongroom.controlplane.clusters.answers import Found, GrantedRule, RulesReview, Version, read
 from strongroom.controlplane.clusters.errors import (
     ClusterForbidden,
     ClusterOwned,
@@ -29,12 +26,12 @@ from strongroom.controlplane.clusters.kinds import (
     RULES_REVIEWS,
     SECRETS,
 )
-from strongroom.controlplane.clusters.kubeconfig import AdminConnection
+from strongroom.controlplane.clusters.kubeconfig import TOKEN, AdminConnection
 from strongroom.controlplane.clusters.manifests import NAMESPACE
 from strongroom.controlplane.clusters.rights import POLL_SECONDS, Right, allowed, settled
 from strongroom.controlplane.clusters.writing import put, refuse_foreign, write_connector_list
 from strongroom.dataplane.kube.api import KubeApi
-from strongroom.dataplane.kube.errors import KubeError, KubeForbidden, KubeNotFound, KubeUnauthorized
+from strongroom.dataplane.kube.errors import KubeForbidden, KubeNotFound, KubeProtocolError, KubeUnauthorized
 
 TOKEN_SECONDS: Final = 30.0  # the token controller takes 1 s; one that restarts waits 15 s for its lease
 
@@ -117,9 +114,11 @@ async def connect(admin: AdminConnection) -> ConnectedCluster:
     """
     with translated("connect to the cluster"):
         async with KubeApi(admin.kube_access(), retry=RETRY) as api:
-            version = _text(await api.get_path("/version"), "gitVersion")
+            version = read(await api.get_path("/version"), Version).git_version
             await _require_rights(api)
-            uid = _text(await api.get(NAMESPACES, "kube-system"), "metadata", "uid")
+            uid = read(await api.get(NAMESPACES, "kube-system"), Found).metadata.uid
+            if not uid:
+                raise KubeProtocolError("the namespace kube-system has no uid: is it a Kubernetes API server?")
             await _refuse_owned(api)
             await _write(api)
             token = await _connector_token(api)
@@ -180,10 +179,10 @@ async def _refuse_owned(api: KubeApi) -> None:
         raise ClusterOwned(error.message, owned=error.owned, hint=hint) from error
     async for page in api.list_pages(DEFINITIONS, metadata_only=True):
         for item in page.items:
-            document = json.loads(bytes(item))
-            name = document["metadata"]["name"]
+            metadata = read(item, Found).metadata
+            name = metadata.name
             group = name.partition(".")[2]
-            if _below(group, _AZURE_GROUP, _OWN_GROUP) and not manifests.is_ours(document):
+            if _below(group, _AZURE_GROUP, _OWN_GROUP) and not metadata.is_ours:
                 raise ClusterOwned(
                     f"the custom resource definition {name} belongs to somebody else",
                     owned=f"customresourcedefinitions.apiextensions.k8s.io/{name}",
@@ -206,24 +205,27 @@ async def _write(api: KubeApi) -> None:
     await write_connector_list(api)
 
 
+def _decoded(token: str) -> str:
+    try:
+        text = base64.b64decode(token, validate=True).decode("ascii")
+    except ValueError:  # its text may quote the token
+        text = ""
+    if not TOKEN.fullmatch(text):
+        raise KubeProtocolError(f"the Secret {manifests.CONNECTOR} holds no token")
+    return text
+
+
 async def _connector_token(api: KubeApi) -> str:
     """Return the token that Kubernetes puts into the connector's Secret. Raises `ConnectorUnfit` if it does not."""
     deadline = time.monotonic() + TOKEN_SECONDS
     while True:
-        data = json.loads(await api.get(SECRETS, manifests.CONNECTOR, NAMESPACE)).get("data") or {}
-        if data.get("token"):
-            return base64.b64decode(data["token"]).decode("ascii")
+        data = read(await api.get(SECRETS, manifests.CONNECTOR, NAMESPACE), Found).data or {}
+        if token := data.get("token"):
+            return _decoded(token)
         if time.monotonic() > deadline:
             message = f"the Secret {manifests.CONNECTOR} has no token after {TOKEN_SECONDS:.0f} s"
             raise ConnectorUnfit(message, hint="Does the cluster's controller manager run? Then connect again")
         await asyncio.sleep(POLL_SECONDS)
-
-
-class _Rule(msgspec.Struct, frozen=True, rename="camel"):
-    verbs: list[str] = []
-    api_groups: list[str] | None = None
-    resources: list[str] | None = None
-    resource_names: list[str] | None = None
 
 
 _REVIEWS: Final = {
@@ -243,12 +245,11 @@ async def _unexplained(api: KubeApi, place: str) -> list[str]:
         "kind": "SelfSubjectRulesReview",
         "spec": {"namespace": place},
     }
-    answer = json.loads(await api.create(RULES_REVIEWS, body))
-    rules = msgspec.convert((answer.get("status") or {}).get("resourceRules") or [], list[_Rule])
+    rules = read(await api.create(RULES_REVIEWS, body), RulesReview).status.resource_rules or []
     return [_told(one) for one in rules if not _explained(one, place)]
 
 
-def _explained(one: _Rule, place: str) -> bool:
+def _explained(one: GrantedRule, place: str) -> bool:
     pairs = {(group, resource) for group in one.api_groups or [] for resource in one.resources or []}
     if place == NAMESPACE and pairs == {("", "serviceaccounts/token")}:
         return one.verbs == ["create"] and bool(one.resource_names)
@@ -257,17 +258,8 @@ def _explained(one: _Rule, place: str) -> bool:
     return pairs <= _REVIEWS and one.verbs == ["create"]
 
 
-def _told(one: _Rule) -> str:
+def _told(one: GrantedRule) -> str:
     groups, resources = one.api_groups or [], one.resources or []
     targets = ", ".join(f"{resource}.{group}" if group else resource for group in groups for resource in resources)
     names = f" ({', '.join(one.resource_names)})" if one.resource_names else ""
     return f"every ServiceAccount may {', '.join(one.verbs)} {targets}{names}"
-
-
-def _text(answer: bytes, *path: str) -> str:
-    value: Any = json.loads(answer)
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    if not isinstance(value, str):
-        raise KubeError(f"the API server gave no {'.'.join(path)}: is it a Kubernetes API server?")
-    return value

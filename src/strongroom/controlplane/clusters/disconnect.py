@@ -22,7 +22,7 @@ async def disconnect(access: ClusterAccess) -> None:
     with translated("disconnect the cluster"):
         async with access.api(manifests.INSTALLER) as api:
             for one in await accounts(api, manifests.BINDING_LABEL):
-                await unbind_account(api, access, one["metadata"]["name"])
+                await unbind_account(api, access, one.name)
             await remove(api, ROLE_BINDINGS, manifests.CONNECTOR, NAMESPACE)
             await remove(api, SECRETS, manifests.CONNECTOR, NAMESPACE)
             # The installer's account goes with its own token, so it is the very last.

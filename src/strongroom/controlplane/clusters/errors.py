@@ -96,15 +96,25 @@ def translated(what: str) -> Iterator[None]:
         ) from error
     except KubeForbidden as error:
         missing = f"{error.verb} {error.resource or error.path}"
-        message = f"could not {what}: {error.detail or error.message}"
+        message = f"could not {what}: {_said(error)}"
         raise ClusterForbidden(
             message, missing=[missing], hint="Connect the cluster again as a cluster administrator"
         ) from error
     except (KubeUnreachable, KubeTooManyRequests, KubeServerError) as error:
-        raise ClusterUnreachable(f"could not {what}: {error.message}", hint=error.hint) from error
+        raise ClusterUnreachable(f"could not {what}: {_said(error)}", hint=error.hint) from error
     except KubeAddressRefused as error:
         raise KubeconfigRefused("cluster.server", error.message, "An address that the server may connect to") from error
     except KubeconfigInvalid as error:
         raise KubeconfigRefused(error.field, error.message, "A certificate, key or address that can be used") from error
     except KubeError as error:
-        raise ClusterError(f"could not {what}: {error.message}", hint=error.hint) from error
+        raise ClusterError(f"could not {what}: {_said(error)}", hint=error.hint) from error
+
+
+def _said(error: KubeError) -> str:
+    """Return what may be told of an answer: the words of a Kubernetes API server, and of no other server.
+
+    A user chooses the address. The page that some other server behind it answers with is not for him to read.
+    """
+    if error.status is None or error.reason:
+        return error.detail or error.message
+    return f"HTTP {error.status} came without a Kubernetes Status: is it a Kubernetes API server?"

@@ -3,7 +3,6 @@
 In mode *hosted* there is no Deployment: a child process of `serve` runs the extension with a token of this account.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,6 +12,7 @@ import msgspec
 
 from strongroom.controlplane.clusters import manifests
 from strongroom.controlplane.clusters.access import ClusterAccess
+from strongroom.controlplane.clusters.answers import Found, read
 from strongroom.controlplane.clusters.errors import (
     ClusterError,
     ExtensionModeNotSupported,
@@ -191,12 +191,11 @@ async def _old_roles(api: KubeApi) -> list[str]:
     found = []
     for name in manifests.FOUR_ROLES:
         try:
-            document = json.loads(await api.get(CLUSTER_ROLES, name))
+            metadata = read(await api.get(CLUSTER_ROLES, name), Found).metadata
         except KubeNotFound:
             found.append(f"{CLUSTER_ROLES.name} {name}: connect the cluster again")
             continue
-        annotations = document["metadata"].get("annotations") or {}
-        if annotations.get(manifests.RULES_ANNOTATION) != manifests.rules_hash(name):
+        if metadata.annotation(manifests.RULES_ANNOTATION) != manifests.rules_hash(name):
             found.append(f"{CLUSTER_ROLES.name} {name} of this version: connect the cluster again")
     return found
 
@@ -219,11 +218,11 @@ async def _remove_keys(api: KubeApi) -> None:
 
 async def _settings(api: KubeApi) -> ExtensionSettings | None:
     try:
-        document = json.loads(await api.get(CONFIG_MAPS, manifests.SETTINGS_MAP, NAMESPACE))
+        found = read(await api.get(CONFIG_MAPS, manifests.SETTINGS_MAP, NAMESPACE), Found)
     except KubeNotFound:
         return None
     try:
-        return msgspec.json.decode((document.get("data") or {}).get("settings.json", ""), type=ExtensionSettings)
+        return msgspec.json.decode((found.data or {}).get("settings.json", ""), type=ExtensionSettings)
     except msgspec.DecodeError as error:
         raise KubeProtocolError(f"the ConfigMap {manifests.SETTINGS_MAP} holds no settings: {error}") from error
 

@@ -30,7 +30,7 @@ MAX_TOKEN: Final = 16 * 1024  # characters; API servers stop reading headers ear
 MAX_HOST: Final = 253  # characters of a DNS name: RFC 1035
 _SHOWN: Final = 60  # characters of a user's name, path or address that a message repeats
 
-_TOKEN = re.compile(r"[!-~]+")
+TOKEN: Final = re.compile(r"[!-~]+")  # what an Authorization header can carry
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 _URL_PATH = re.compile(r"(/[A-Za-z0-9._~:-]+)*/?")
 # https://url.spec.whatwg.org/#ends-in-a-number-checker: the C library reads such a "name" as an IPv4 address.
@@ -259,7 +259,7 @@ def _pem(body: Mapping[str, Any], key: str, at: str) -> bytes:
 
 def _token(user: Mapping[str, Any], at: str) -> str:
     token = _text(user, "token", at)
-    if token and (len(token) > MAX_TOKEN or not _TOKEN.fullmatch(token)):
+    if token and (len(token) > MAX_TOKEN or not TOKEN.fullmatch(token)):
         raise KubeconfigRefused(f"{at}.token", "it is too long or has characters that no token has", _CREDENTIAL)
     return token
 

@@ -253,12 +253,6 @@ def cluster_role_binding(role: str, to: str) -> Object:
     return {**_object(_RBAC, "ClusterRoleBinding", role, None), **_binds(("ClusterRole", role), to)}
 
 
-def is_ours(document: Mapping[str, Any]) -> bool:
-    """Tell whether an object (metadata is enough) carries our mark of ownership."""
-    labels = (document.get("metadata") or {}).get("labels") or {}
-    return bool(labels.get(MANAGED_BY) == OWNER)
-
-
 def _binds(role: tuple[str, str], to: str) -> Object:
     kind, name = role
     return {

@@ -1,13 +1,13 @@
 """Asks a cluster what a credential may do, and waits until what was just granted counts."""
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from strongroom.controlplane.clusters.access import ClusterAccess
+from strongroom.controlplane.clusters.answers import AccessReview, read
 from strongroom.controlplane.clusters.errors import ClusterError, ClusterForbidden
 from strongroom.controlplane.clusters.kinds import ACCESS_REVIEWS
 from strongroom.dataplane.kube.api import KubeApi
@@ -53,8 +53,8 @@ async def allowed(api: KubeApi, rights: Iterable[Right]) -> set[Right]:
             "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": {key: value for key, value in attributes.items() if value}},
         }
-        answer = json.loads(await api.create(ACCESS_REVIEWS, body))
-        return right if (answer.get("status") or {}).get("allowed") is True else None
+        answer = read(await api.create(ACCESS_REVIEWS, body), AccessReview)
+        return right if answer.status.allowed else None
 
     return {right for right in await asyncio.gather(*map(ask, rights)) if right is not None}
 

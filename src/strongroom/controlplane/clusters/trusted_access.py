@@ -56,14 +56,12 @@ async def trusted_access_bindings(access: ClusterAccess) -> Mapping[str, str]:
     with translated("list trusted access"):
         async with access.api(manifests.INSTALLER) as api:
             found = await accounts(api, manifests.BINDING_LABEL)
-    return {
-        one["metadata"]["name"]: (one["metadata"].get("annotations") or {}).get(VAULT_ANNOTATION, "") for one in found
-    }
+    return {one.name: one.annotation(VAULT_ANNOTATION) for one in found}
 
 
 async def _accounts_of(api: KubeApi, binding: str) -> list[str]:
     found = await accounts(api, f"{manifests.BINDING_LABEL}={manifests.binding_key(binding)}")
-    return [one["metadata"]["name"] for one in found]
+    return [one.name for one in found]
 
 
 async def unbind_account(api: KubeApi, access: ClusterAccess, account: str) -> None:

@@ -1,10 +1,9 @@
 """Puts objects of `manifests.py` into a cluster, leaves others alone, and keeps the connector's list right."""
 
-import json
-from collections.abc import Iterable
 from typing import Final
 
 from strongroom.controlplane.clusters import manifests
+from strongroom.controlplane.clusters.answers import Found, Metadata, read
 from strongroom.controlplane.clusters.errors import ClusterOwned
 from strongroom.controlplane.clusters.kinds import BY_KIND, ROLES, SERVICE_ACCOUNTS
 from strongroom.controlplane.clusters.manifests import FIELD_MANAGER, NAMESPACE, Object
@@ -25,10 +24,10 @@ async def put(api: KubeApi, document: Object) -> None:
 async def refuse_foreign(api: KubeApi, kind: Kind, name: str, in_namespace: str | None = None) -> bool:
     """Tell whether the object is there. Raises `ClusterOwned` where it is and has not our label, `KubeError`."""
     try:
-        found = json.loads(await api.get(kind, name, in_namespace))
+        found = read(await api.get(kind, name, in_namespace), Found)
     except KubeNotFound:
         return False
-    if not manifests.is_ours(found):
+    if not found.metadata.is_ours:
         raise ClusterOwned(
             f"{kind.name} {name} belongs to somebody else: it has no label {manifests.MANAGED_BY}={manifests.OWNER}",
             owned=f"{kind.resource}/{name}",
@@ -46,10 +45,10 @@ async def remove(api: KubeApi, kind: Kind, name: str, in_namespace: str | None =
             return
 
 
-async def accounts(api: KubeApi, labels: str) -> list[Object]:
-    """Return the ServiceAccounts of our namespace under the label selector *labels*. Raises `KubeError`."""
+async def accounts(api: KubeApi, labels: str) -> list[Metadata]:
+    """Return the metadata of our namespace's ServiceAccounts under a label selector. Raises `KubeError`."""
     return [
-        json.loads(bytes(item))
+        read(item, Found).metadata
         async for page in api.list_pages(SERVICE_ACCOUNTS, namespace=NAMESPACE, labels=labels)
         for item in page.items
     ]
@@ -63,26 +62,22 @@ async def write_connector_list(api: KubeApi) -> None:
     for attempt in range(_ATTEMPTS):
         # The Role is read before the accounts: an account that comes in between changes the Role, and we conflict.
         try:
-            current: Object | None = json.loads(await api.get(ROLES, manifests.CONNECTOR, NAMESPACE))
+            current: Found | None = read(await api.get(ROLES, manifests.CONNECTOR, NAMESPACE), Found)
         except KubeNotFound:
             current = None
-        listed = _names(await accounts(api, f"{manifests.LISTED_LABEL}=listed"))
-        wanted = manifests.connector_role(listed)
+        listed = await accounts(api, f"{manifests.LISTED_LABEL}=listed")
+        wanted = manifests.connector_role(one.name for one in listed)
         try:
             if current is None:
                 await api.create(ROLES, wanted, NAMESPACE, field_manager=FIELD_MANAGER)
-            elif current.get("rules") != wanted["rules"]:
-                wanted["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"]
+            elif (current.rules or []) != wanted["rules"]:
+                wanted["metadata"]["resourceVersion"] = current.metadata.resource_version
                 await api.replace(ROLES, manifests.CONNECTOR, NAMESPACE, wanted, field_manager=FIELD_MANAGER)
         except (KubeConflict, KubeAlreadyExists):
             if attempt + 1 == _ATTEMPTS:
                 raise
         else:
             return
-
-
-def _names(documents: Iterable[Object]) -> list[str]:
-    return [document["metadata"]["name"] for document in documents]
 
 
 def _place(document: Object) -> tuple[Kind, str, str | None]:
