@@ -93,9 +93,9 @@ class Stage:
             "spec": {"url": self.url, "root": root, "repositoryId": self.keys.repository_id, **spec},
         }
 
-    def doom(self, at: str, when: str) -> None:
-        """Have the child die `before` or `after` its next write that *at* matches, or `hold` there for ever."""
-        (self.folder / "fate").write_text(json.dumps({"at": at, "when": when}))
+    def doom(self, at: str, when: str, nth: int = 1) -> None:
+        """Have the child die `before` or `after` its *nth* write that *at* matches, or `hold` there for ever."""
+        (self.folder / "fate").write_text(json.dumps({"at": at, "when": when, "nth": nth}))
 
     async def doomed(self) -> None:
         """Wait until the child has met its fate."""

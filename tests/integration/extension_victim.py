@@ -1,7 +1,8 @@
 """The hosted extension, which dies or stops for ever at one write that a file names. Not a test.
 
-Usage: extension_victim.py FATE --pipe. FATE holds {"at": a pattern of the write, "when": "before" | "after" | "hold"}
-and is removed when it is met, so the next process lives. A write is `store KEY` or `METHOD PATH` to the API server.
+Usage: extension_victim.py FATE --pipe. FATE holds {"at": a pattern of the write, "when": "before" | "after" | "hold",
+"nth": the how-manieth write that matches} and is removed when it is met, so the next process lives. A write is
+`store KEY` or `METHOD PATH` to the API server.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import os
 import re
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from strongroom.dataplane.objectstore.filesystem import FilesystemStore
 from strongroom.extension.main import main
 
 FATE = Path(sys.argv.pop(1))
+seen = Counter[str]()
 put, request = FilesystemStore.put, Transport.request
 
 
@@ -26,6 +29,9 @@ async def meet(write: str, when: str) -> None:
         return
     fate = json.loads(FATE.read_text())
     if not re.search(fate["at"], write) or (fate["when"] == "after") != (when == "after"):
+        return
+    seen[when] += 1
+    if seen[when] < fate["nth"]:
         return
     FATE.unlink()
     if fate["when"] == "hold":
