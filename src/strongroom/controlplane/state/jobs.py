@@ -1,6 +1,7 @@
 """Jobs: one row for each backup, restore or other work that users follow, with the document that is answered."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -78,6 +79,25 @@ class Jobs:
     def all_running(self) -> list[Job]:
         """Return every job that has not ended."""
         return [_job(row) for row in self._connection.execute(select(jobs).where(jobs.c.ended.is_(None)))]
+
+    def busy(self, category: str) -> set[str]:
+        """Return the instances (lower-cased ARM ids) on which a job of *category* runs."""
+        running = and_(jobs.c.category == category, jobs.c.ended.is_(None))
+        return {instance for (instance,) in self._connection.execute(select(jobs.c.instance).where(running))}
+
+    def latest_of_slots(self, instance: str, category: str, before: str, statuses: Collection[str]) -> Job | None:
+        """Return the job that began last of those for slots before the slot *before*, with one of *statuses*."""
+        condition = and_(
+            jobs.c.instance == instance.lower(),
+            jobs.c.category == category,
+            # Of one instance the names of slots differ in their time alone: text order is time order.
+            jobs.c.slot < before,
+            jobs.c.status.in_(statuses),
+        )
+        row = self._connection.execute(
+            select(jobs).where(condition).order_by(jobs.c.started.desc()).limit(1)
+        ).one_or_none()
+        return _job(row) if row else None
 
     def starts_since(self, instance: str, category: str, since: datetime) -> list[str]:
         """Return when the jobs of *category* on demand began, of those that began at or after *since* (stamps)."""

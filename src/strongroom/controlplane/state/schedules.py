@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, and_, delete, select, update
 
 from strongroom.controlplane.state.schema import schedules
 
@@ -25,6 +25,11 @@ class Schedules:
         key = instance.lower()
         if not self._connection.execute(update(schedules).where(schedules.c.instance == key).values(due=due)).rowcount:
             self._connection.execute(schedules.insert().values(instance=key, due=due))
+
+    def advance(self, instance: str, before: str, due: str) -> bool:
+        """Plan *due* if *before* is what is planned now: of several that see one slot, one gets True."""
+        planned = and_(schedules.c.instance == instance.lower(), schedules.c.due == before)
+        return bool(self._connection.execute(update(schedules).where(planned).values(due=due)).rowcount)
 
     def clear(self, instance: str) -> None:
         self._connection.execute(delete(schedules).where(schedules.c.instance == instance.lower()))

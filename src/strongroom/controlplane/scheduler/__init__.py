@@ -1,0 +1,1 @@
+"""Has scheduled backups made when they are due, and what is over let go."""
