@@ -1,8 +1,11 @@
 """The extension works with the rights that connecting and installing give it, and a restore only once it is set up."""
 
 import contextlib
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from strongroom.controlplane.clusters.connect import connect
 from strongroom.controlplane.clusters.installer import ExtensionSettings, enable_restore, install_extension
@@ -13,7 +16,19 @@ from strongroom.testbed.cluster import Testbed
 from strongroom.testbed.errors import ComponentFailed
 
 from .clusters_stage import admin_of
-from .extension_stage import LOCATION, Stage, backup, claim, config_map, eventually, get, new_name, put, volume_folder
+from .extension_stage import (
+    LOCATION,
+    Stage,
+    backup,
+    claim,
+    config_map,
+    eventually,
+    get,
+    make_account,
+    new_name,
+    put,
+    volume_folder,
+)
 
 
 async def may_create(testbed: Testbed) -> bool:
@@ -59,5 +74,39 @@ async def test_backup_restore_and_deletion_with_the_extensions_own_account(
         deleted = await stage.run(document)
         assert isinstance(deleted, DeleteBackupStatus)
         assert (deleted.phase, deleted.deleted, deleted.not_deleted) == (Phase.COMPLETED, 1, ())
+    finally:
+        await stage.extension.stop()
+
+
+@pytest.fixture
+def narrow_token(testbed: Testbed) -> Iterator[str]:
+    """The token of an account that may keep the extension's keys, and list namespaces and ConfigMaps alone."""
+    make_account(testbed, "stage")  # makes the namespace
+    name = f"narrow-{uuid.uuid4().hex[:6]}"
+    testbed.kubectl("create", "serviceaccount", name, "-n", NAMESPACE)
+    account = f"--serviceaccount={NAMESPACE}:{name}"
+    testbed.kubectl("create", "clusterrole", name, "--verb=list", "--resource=namespaces,configmaps")
+    testbed.kubectl("create", "clusterrolebinding", name, f"--clusterrole={name}", account)
+    testbed.kubectl("create", "role", name, "--verb=get,create,patch", "--resource=secrets", "-n", NAMESPACE)
+    testbed.kubectl("create", "rolebinding", name, f"--role={name}", account, "-n", NAMESPACE)
+    yield testbed.kubectl("create", "token", name, "-n", NAMESPACE).strip()
+    testbed.kubectl("delete", "clusterrole,clusterrolebinding", name)
+    testbed.kubectl("delete", "serviceaccount,role,rolebinding", name, "-n", NAMESPACE)
+
+
+async def test_a_dry_run_names_every_kind_that_may_not_be_listed(
+    testbed: Testbed, tmp_path: Path, namespace: str, narrow_token: str
+) -> None:
+    stage = await Stage.build(testbed, tmp_path, narrow_token)
+    try:
+        kinds = ["v1/ConfigMap", "v1/Secret", "apps/Deployment"]
+        selection = {"includedResourceTypes": kinds, "snapshotVolumes": False}
+        status = await stage.back_up(namespace, selection=selection, dryRun=True)
+        assert status.phase is Phase.FAILED
+        assert status.error is not None
+        denied = {(each.code, each.target) for each in status.error.details}
+        expected = {("UserErrorExtensionMissingPermissionsOnCluster", each) for each in ("secrets", "deployments.apps")}
+        assert expected <= denied
+        assert "configmaps" not in {target for _, target in denied}
     finally:
         await stage.extension.stop()
