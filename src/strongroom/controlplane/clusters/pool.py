@@ -19,7 +19,7 @@ from strongroom.controlplane.state.database import Database
 
 log = logging.getLogger(__name__)
 
-SECRET: Final = "cluster/"  # the sealed connection of a cluster, by its ARM id
+CONNECTION: Final = "cluster/"  # the sealed connection of a cluster, by its ARM id
 
 
 class ClusterUnknown(ClusterError):
@@ -58,7 +58,7 @@ class ClusterPool:
 
         def write() -> None:
             with self._db.write() as tx:
-                tx.secrets.put(SECRET + cluster_id.lower(), json.dumps(kept).encode())
+                tx.secrets.put(CONNECTION + cluster_id.lower(), json.dumps(kept).encode())
 
         await asyncio.to_thread(write)
         # A running extension belongs to the old connection.
@@ -72,7 +72,7 @@ class ClusterPool:
 
         def write() -> None:
             with self._db.write() as tx:
-                tx.secrets.delete(SECRET + cluster_id.lower())
+                tx.secrets.delete(CONNECTION + cluster_id.lower())
 
         await asyncio.to_thread(write)
 
@@ -120,7 +120,7 @@ class ClusterPool:
 
             def read() -> bytes | None:
                 with self._db.read() as tx:
-                    return tx.secrets.get(SECRET + key)
+                    return tx.secrets.get(CONNECTION + key)
 
             sealed = await asyncio.to_thread(read)
             if sealed is None:
