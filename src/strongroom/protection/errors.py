@@ -65,6 +65,9 @@ class ErrorCode(StrEnum):
 
     # ours: Azure's wording for the case was never observed
     STATE_FORBIDS = "UserErrorOperationNotAllowedInProtectionState"
+    VAULT_IDENTITY_NOT_FOUND = "UserErrorVaultIdentityNotFound"
+    CLUSTER_IDENTITY_NOT_FOUND = "UserErrorClusterIdentityNotFound"
+    ROLE_ASSIGNMENT_MISSING = "UserErrorMissingRoleAssignment"
     NOT_SUPPORTED = "NotSupported"
 
 

@@ -81,7 +81,8 @@ class BackingUp:
                 )
             request = read_instance(instance.properties, vault.id)
             # What was taken away since the instance was configured fails this job with its own code.
-            problems = problems_of_instance(tx, vault, request, self._services.limits, exists=instance)
+            access = self._services.access(tx)
+            problems = problems_of_instance(tx, vault, request, self._services.limits, access, exists=instance)
             refuse_if_any(problems, "The backup instance")
             _, place = place_of_cluster(tx, request.cluster)
             return instance, place, request

@@ -86,18 +86,46 @@ def account_of_extension(extension: Resource) -> tuple[str, str]:
 def find_place(tx: Tx, extension: Resource) -> Place:
     """Return the container that an extension uses. Raises `Refused` when account or container do not exist."""
     account_id, container = account_of_extension(extension)
+    if problem := missing_place(tx, account_id, container):
+        raise Refused(problem)
     account = tx.resources.get(account_id)
-    place_id = f"{account_id}/blobServices/default/containers/{container}"
-    missing = account_id if account is None else place_id if tx.resources.get(place_id) is None else ""
-    if account is None or missing:
-        raise Refused(
-            UserError(
-                str(ErrorCode.NO_DEFAULT_LOCATION),
-                f"The storage location of the backup extension is gone or was never there: {missing}.",
-                ("Create the storage account and the blob container, or install the extension with others.",),
-                missing,
-            )
-        )
+    assert account is not None, "missing_place has found it"
+    return Place(read_account(tx, account), account.id, container)
+
+
+def missing_place(tx: Tx, account_id: str, container: str) -> UserError | None:
+    """Return the error that storage account or container do not exist, None when they do."""
+    place = f"{account_id}/blobServices/default/containers/{container}"
+    missing = next((id for id in (account_id, place) if tx.resources.get(id) is None), None)
+    if missing is None:
+        return None
+    _, _, subscription, _, group, *_, account = account_id.split("/")
+    command = (
+        f"az storage account create --subscription {subscription} --resource-group {group} --name {account} …"
+        if missing == account_id
+        else f"az storage container create --account-name {account} --name {container}"
+    )
+    return UserError(
+        str(ErrorCode.NO_DEFAULT_LOCATION),
+        f"The storage location of the backup extension is gone or was never there: {missing}.",
+        (command, "Or install the extension with another storage account and container."),
+        missing,
+    )
+
+
+def place_named(tx: Tx, id: str) -> Place:
+    """Return the container with the ARM id *id*, which a recovery point lies in. Raises `Refused` without its account.
+
+    That the container itself was deleted in ARM does not matter: its content stays.
+    """
+    account_id, _, container = id.partition("/blobServices/default/containers/")
+    if not container:
+        account_id, _, container = id.lower().partition("/blobservices/default/containers/")
+    account = tx.resources.get(account_id)
+    if account is None:
+        message = f"The storage account {account_id} was deleted."
+        action = "Create it again with the same location, or attach it: strongroom storage attach."
+        raise Refused(UserError(str(ErrorCode.NO_DEFAULT_LOCATION), message, (action,), account_id))
     return Place(read_account(tx, account), account.id, container)
 
 

@@ -23,6 +23,7 @@ from strongroom.controlplane.workflows.services import (
     error_of,
     place_of_cluster,
 )
+from strongroom.controlplane.workflows.work_ids import PURGE, work_id
 from strongroom.extension.api.documents import Backup, BackupSpec, ObjectMeta, Selection, SnapshotSettings
 from strongroom.extension.api.status import Failure, Phase, Status
 from strongroom.protection.errors import ErrorCode, Refused, UserError, refuse_if_any
@@ -136,7 +137,8 @@ class Protecting:
                 vault = tx.resources.get(vault_id)
                 if vault is None:
                     return [UserError(str(ErrorCode.RESOURCE_NOT_FOUND), f"The vault {vault_id} was deleted.")]
-                return problems_of_instance(tx, vault, request, self._services.limits, exists=exists)
+                access = self._services.access(tx)
+                return problems_of_instance(tx, vault, request, self._services.limits, access, exists=exists)
 
             problems = await self._services.read(known)
             # The cluster is asked only when it can be expected to answer.
@@ -220,7 +222,7 @@ class Protecting:
                 Resource(identifier, DELETED, document, instance.parent, private, created=instance.created)
             )
             if not soft:
-                tx.outbox.add("purge-instance", f"purge/{operation.id}", identifier)
+                tx.outbox.add(PURGE, work_id(PURGE, identifier, at), identifier)
 
         await self._services.write(write)
         await self._services.end_operation(operation)

@@ -3,13 +3,17 @@
 What only the cluster knows (drivers, snapshot classes, a writable store) is asked of its extension by a dry run.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from strongroom.controlplane.identity.rbac import Access
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.resources import Resource
-from strongroom.protection.errors import ErrorCode, UserError, invalid, refuse_if_any
+from strongroom.controlplane.workflows.containers import account_of_extension, missing_place
+from strongroom.controlplane.workflows.roles import Identity, Parties, role_problems
+from strongroom.protection.errors import ErrorCode, Refused, UserError, invalid, refuse_if_any
 from strongroom.protection.job import Limits
 
 DATASOURCE_TYPE: Final = "Microsoft.ContainerService/managedClusters"
@@ -18,6 +22,7 @@ EXTENSIONS: Final = "Microsoft.KubernetesConfiguration/extensions"
 EXTENSION_TYPE: Final = "microsoft.dataprotection.kubernetes"
 BINDINGS: Final = "Microsoft.ContainerService/managedClusters/trustedAccessRoleBindings"
 OPERATOR_ROLE: Final = "Microsoft.DataProtection/backupVaults/backup-operator"
+BINDING_NAME: Final = 24  # characters: AKS's REST API takes no longer names of bindings
 PROVIDERS: Final = ("Microsoft.DataProtection", "Microsoft.ContainerService", "Microsoft.KubernetesConfiguration")
 
 
@@ -118,15 +123,27 @@ def _configuration(parameters: Mapping[str, Any], problems: list[UserError]) -> 
 
 
 def problems_of_instance(
-    tx: Tx, vault: Resource, request: InstanceRequest, limits: Limits, *, exists: Resource | None
+    tx: Tx, vault: Resource, request: InstanceRequest, limits: Limits, access: Access, *, exists: Resource | None
 ) -> list[UserError]:
     """Return everything that keeps *request* from being protected by *vault*, as far as the database knows."""
     return [
         *_policy_problems(tx, request),
-        *provider_problems(tx, vault, request.cluster),
-        *cluster_problems(tx, vault, request.cluster),
-        *_group_problems(tx, request),
+        *target_problems(tx, vault, request.cluster, request.snapshot_group, access),
         *_other_instances(tx, vault, request, exists),
+    ]
+
+
+def target_problems(tx: Tx, vault: Resource, cluster: str, group: str, access: Access) -> list[UserError]:
+    """Return everything that keeps *vault* from working in *cluster* with the snapshot resource group *group*.
+
+    It is the same for the cluster that a backup reads and for the one that a restore writes to.
+    """
+    return [
+        *provider_problems(tx, vault, cluster),
+        *cluster_problems(tx, vault, cluster),
+        *_location_problems(tx, cluster),
+        *_group_problems(tx, group),
+        *role_problems(access, parties_of(tx, vault, cluster, group)),
     ]
 
 
@@ -170,7 +187,10 @@ def cluster_problems(tx: Tx, vault: Resource, cluster_id: str) -> Iterator[UserE
             str(ErrorCode.INVALID_INPUT),
             f"The cluster is in '{cluster.doc.get('location')}' and the vault in '{vault.doc.get('location')}'; "
             "both must be in one region.",
-            ("Use a vault of the cluster's region.",),
+            (
+                f"az dataprotection backup-vault create {_place(vault.id)} --vault-name NAME "
+                f"--location {cluster.doc.get('location')} …, and use that vault.",
+            ),
             "properties.dataSourceInfo.resourceLocation",
         )
     extension = extension_of(tx, cluster.id)
@@ -179,8 +199,10 @@ def cluster_problems(tx: Tx, vault: Resource, cluster_id: str) -> Iterator[UserE
             str(ErrorCode.EXTENSION_NOT_FOUND),
             f"The backup extension is not installed in the cluster {cluster.name}.",
             (
-                "az k8s-extension create --name azure-aks-backup --extension-type microsoft.dataprotection.kubernetes "
-                f"--cluster-type managedClusters --cluster-name {cluster.name} …",
+                f"az k8s-extension create {_place(cluster.id)} --cluster-type managedClusters --cluster-name "
+                f"{cluster.name} --name azure-aks-backup --extension-type microsoft.dataprotection.kubernetes --scope "
+                "cluster --release-train stable --configuration-settings blobContainer=CONTAINER "
+                "storageAccount=ACCOUNT storageAccountResourceGroup=GROUP storageAccountSubscriptionId=SUBSCRIPTION",
             ),
             cluster.id,
         )
@@ -199,21 +221,87 @@ def cluster_problems(tx: Tx, vault: Resource, cluster_id: str) -> Iterator[UserE
             "UserErrorTrustedAccessGatewayReturnedForbidden",
             f"The vault {vault.name} has no trusted access to the cluster {cluster.name}.",
             (
-                f"az aks trustedaccess rolebinding create --cluster-name {cluster.name} --name NAME "
-                f"--source-resource-id {vault.id} --roles {OPERATOR_ROLE}",
+                f"az aks trustedaccess rolebinding create {_place(cluster.id)} --cluster-name {cluster.name} --name "
+                f"{vault.name[:BINDING_NAME]} --source-resource-id {vault.id} --roles {OPERATOR_ROLE}",
             ),
             cluster.id,
         )
 
 
-def _group_problems(tx: Tx, request: InstanceRequest) -> Iterator[UserError]:
-    if tx.resources.get(request.snapshot_group) is None:
+def _location_problems(tx: Tx, cluster_id: str) -> Iterator[UserError]:
+    """What is wrong with the storage location of a cluster's extension: existence, region, subscription."""
+    cluster = tx.resources.get(cluster_id)
+    extension = extension_of(tx, cluster_id)
+    if cluster is None or extension is None:
+        return
+    try:
+        account_id, container = account_of_extension(extension)
+    except Refused as error:
+        yield error.error
+        return
+    if problem := missing_place(tx, account_id, container):
+        yield problem
+    if subscription_of(account_id).lower() != subscription_of(cluster.id).lower():
+        yield UserError(
+            str(ErrorCode.INVALID_INPUT),
+            f"The storage account {account_id} is in the subscription {subscription_of(account_id)} and the cluster in "
+            f"{subscription_of(cluster.id)}; both must be in one subscription.",
+            (_another_account(cluster),),
+            account_id,
+        )
+    account = tx.resources.get(account_id)
+    if account is not None and account.doc.get("location") != cluster.doc.get("location"):
+        yield UserError(
+            str(ErrorCode.INVALID_INPUT),
+            f"The storage account {account.name} is in '{account.doc.get('location')}' and the cluster in "
+            f"'{cluster.doc.get('location')}'; both must be in one region.",
+            (_another_account(cluster),),
+            account_id,
+        )
+
+
+def _another_account(cluster: Resource) -> str:
+    return (
+        f"az storage account create {_place(cluster.id)} --name NAME --location {cluster.doc.get('location')}, then "
+        "install the extension with it."
+    )
+
+
+def _group_problems(tx: Tx, group: str) -> Iterator[UserError]:
+    if tx.resources.get(group) is None:
         yield UserError(
             "ResourceGroupNotFound",
-            f"The snapshot resource group {request.snapshot_group} does not exist.",
-            ("az group create --name NAME --location LOCATION",),
+            f"The snapshot resource group {group} does not exist.",
+            (f"az group create {_place(group, '--name')} --location REGION",),
             "properties.policyInfo.policyParameters.dataStoreParametersList",
         )
+
+
+def parties_of(tx: Tx, vault: Resource, cluster_id: str, group: str) -> Parties:
+    """Return the identities that a backup or restore in *cluster_id* needs, and the storage account."""
+    cluster = tx.resources.get(cluster_id)
+    extension = extension_of(tx, cluster_id) if cluster else None
+    account = ""
+    if extension is not None:
+        with contextlib.suppress(Refused):  # told by _location_problems
+            account, _ = account_of_extension(extension)
+    return Parties(
+        vault=Identity(vault.id, _principal(vault)),
+        snapshot_group=group,
+        cluster=Identity(cluster.id, _principal(cluster)) if cluster else None,
+        extension=Identity(extension.id, _extension_principal(extension)) if extension else None,
+        account=account,
+    )
+
+
+def _principal(resource: Resource) -> str:
+    return str((resource.doc.get("identity") or {}).get("principalId") or "")
+
+
+def _extension_principal(extension: Resource) -> str:
+    # az and the guides give roles to this one; the identity of the extension itself is the older way.
+    assigned = (extension.properties.get("aksAssignedIdentity") or {}).get("principalId")
+    return str(assigned or "") or _principal(extension)
 
 
 def _other_instances(tx: Tx, vault: Resource, request: InstanceRequest, exists: Resource | None) -> Iterator[UserError]:
@@ -237,6 +325,11 @@ def extension_of(tx: Tx, cluster: str) -> Resource | None:
         if str(extension.properties.get("extensionType", "")).lower() == EXTENSION_TYPE:
             return extension
     return None
+
+
+def _place(id: str, group: str = "--resource-group") -> str:
+    """Return the options of a command that name subscription and resource group of *id*."""
+    return f"--subscription {subscription_of(id)} {group} {id.split('/')[4]}"
 
 
 def subscription_of(id: str) -> str:

@@ -15,7 +15,7 @@ from strongroom.controlplane.workflows.containers import Place
 from strongroom.controlplane.workflows.engine import StepFailed, Steps, WorkflowCancelled
 from strongroom.controlplane.workflows.extension_work import carry_out, withdraw
 from strongroom.controlplane.workflows.protecting import CHECK_SECONDS, of_failure
-from strongroom.controlplane.workflows.readiness import cluster_problems, provider_problems
+from strongroom.controlplane.workflows.readiness import read_instance, target_problems
 from strongroom.controlplane.workflows.restoring import RestoreRequest, restore_of
 from strongroom.controlplane.workflows.services import (
     Services,
@@ -91,7 +91,8 @@ class Restoring:
         if point is None:
             message = f"The recovery point {request.point} was deleted meanwhile."
             raise Refused(UserError(str(ErrorCode.RESOURCE_NOT_FOUND), message))
-        problems = [*provider_problems(tx, vault, request.target), *cluster_problems(tx, vault, request.target)]
+        group = read_instance(instance.properties, vault.id).snapshot_group
+        problems = target_problems(tx, vault, request.target, group, self._services.access(tx))
         refuse_if_any(problems, "The restore request")
         _, place = place_of_cluster(tx, request.target)
         if place.id.lower() != str(point.private["container"]).lower():

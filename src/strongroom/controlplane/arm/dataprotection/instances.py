@@ -6,6 +6,7 @@ from typing import Final
 from azure.mgmt.dataprotection import types as wire
 
 from strongroom.controlplane.arm import lro
+from strongroom.controlplane.arm.authorizer import read_access
 from strongroom.controlplane.arm.call import Call, Reply
 from strongroom.controlplane.arm.dataprotection.common import (
     DELETED_INSTANCES,
@@ -62,7 +63,9 @@ def put_instance(call: Call) -> Reply:
         decision = decide(wanted.name, state, Action.UPDATE if old else Action.CREATE, changed=changed)
         if isinstance(decision, NothingToDo):
             return Reply(200, wanted.doc)
-        refuse_if_any(problems_of_instance(tx, vault, request, call.plane.limits, exists=old), "The backup instance")
+        access = read_access(tx, call.plane.tenant)
+        problems = problems_of_instance(tx, vault, request, call.plane.limits, access, exists=old)
+        refuse_if_any(problems, "The backup instance")
         stored = tx.resources.put(with_state(wanted, decision.during, provisioning="Provisioning"))
         states = {"after": str(decision.after), "failed": str(decision.failed)}
         operation = lro.begin(call, tx, "configure", request=states, key=stored.id)
