@@ -124,13 +124,15 @@ def test_an_operation_ends_once(db: Database) -> None:
     assert (found.status, found.error, found.resource) == (OperationStatus.FAILED, {"code": "X"}, VAULT)
 
 
-def test_the_newest_point_never_expires(db: Database) -> None:
+def test_an_instance_has_expired_points_only_when_there_is_a_newer_one(db: Database) -> None:
     with db.write() as tx:
         for n in range(3):
             time = stamp(START + timedelta(hours=n))
             tx.points.put(StoredPoint(INSTANCE, f"p{n}", time, time, "Default", {}))
-        late = START + timedelta(days=9)
-        assert [p.id for p in tx.points.expired(late, limit=9)] == ["p0", "p1"]
+            if n == 0:
+                assert tx.points.instances_with_expired(START + timedelta(days=9)) == []
+        assert tx.points.instances_with_expired(START - timedelta(seconds=1)) == []
+        assert tx.points.instances_with_expired(START) == [INSTANCE.lower()]
         assert [p.id for p in tx.points.of_instance(INSTANCE, start=START + timedelta(hours=1))] == ["p2", "p1"]
 
 

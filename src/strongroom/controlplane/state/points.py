@@ -84,8 +84,8 @@ class Points:
         rows = self._connection.execute(statement.limit(limit) if limit else statement)
         return [_point(row) for row in rows]
 
-    def expired(self, now: datetime, *, limit: int) -> list[StoredPoint]:
-        """Return kept points whose expiry has come, oldest expiry first; the newest point of an instance never is."""
+    def instances_with_expired(self, now: datetime) -> list[str]:
+        """Return the instances (lower-cased ARM ids) that have a kept point whose expiry has come, and a newer one."""
         newer = points.alias("newer")
         has_newer = (
             select(newer.c.id)
@@ -93,8 +93,8 @@ class Points:
             .exists()
         )
         condition = and_(points.c.state == KEPT, points.c.expiry != "", points.c.expiry <= stamp(now), has_newer)
-        statement = select(points).where(condition).order_by(points.c.expiry).limit(limit)
-        return [_point(row) for row in self._connection.execute(statement)]
+        statement = select(points.c.instance).where(condition).distinct().order_by(points.c.instance)
+        return [instance for (instance,) in self._connection.execute(statement)]
 
     def in_state(self, state: str) -> list[StoredPoint]:
         return [_point(row) for row in self._connection.execute(select(points).where(points.c.state == state))]

@@ -230,6 +230,12 @@ def undelete(call: Call) -> Reply:
                 f"There is no soft-deleted backup instance '{call.path['instance']}' in this vault.",
                 actions=("List them with GET deletedBackupInstances.",),
             )
+        if deleted.private.get("purging"):
+            raise ArmError(
+                409,
+                "UserErrorOperationNotAllowed",
+                f"The time of the soft-deleted backup instance '{deleted.name}' is over: it is being purged.",
+            )
         identifier = f"{vault.id}/backupInstances/{deleted.name}"
         if tx.resources.get(identifier):
             raise ArmError(
