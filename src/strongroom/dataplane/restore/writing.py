@@ -50,6 +50,11 @@ class TryLater(Exception):
         self.reason = reason
 
 
+def _place(planned: PlannedObject) -> tuple[str, str, str]:
+    """Return what a permission to create an object is about."""
+    return (planned.group, planned.kind, planned.namespace)
+
+
 class ObjectWriter:
     """Writes objects of one plan. `new_uids` maps uids of the source to those of the target and grows by the caller."""
 
@@ -58,6 +63,7 @@ class ObjectWriter:
         self._request = request
         self._new_uids = new_uids
         self._intended = intended
+        self._allowed: set[tuple[str, str, str]] = set()  # group, kind, namespace of what was created
 
     async def create(
         self, planned: PlannedObject, body: bytes, status: bytes | None, managed: bytes | None, import_name: str = ""
@@ -81,14 +87,16 @@ class ObjectWriter:
         except _PASSING as error:
             raise TryLater(refusal_of(error)) from error
         except KubeForbidden as error:
-            if planned.kind == "Pod":
-                # Admission refuses a Pod whose ServiceAccount the account controller is still about to make.
+            if planned.kind == "Pod" or _place(planned) in self._allowed:
+                # Admission refuses a Pod whose ServiceAccount the account controller is still about to make. An API
+                # server that starts again denies everything until it has read the roles.
                 raise TryLater(refusal_of(error)) from error
             return Outcome(planned.number, Done.FAILED, "", refusal_of(error))
         except KubeError as error:
             return Outcome(planned.number, Done.FAILED, "", refusal_of(error))
         else:
             uid = _uid_of(answer).metadata.uid
+            self._allowed.add(_place(planned))
         notes += await self._second_calls(planned, kind, status, managed)
         return Outcome(planned.number, Done.CREATED, uid, "; ".join(notes))
 
