@@ -16,6 +16,7 @@ from strongroom.controlplane.workflows.extension_work import carry_out, withdraw
 from strongroom.controlplane.workflows.pointdocs import point_time, store_points
 from strongroom.controlplane.workflows.protecting import backup_document, of_failure
 from strongroom.controlplane.workflows.readiness import problems_of_instance, read_instance
+from strongroom.controlplane.workflows.remembered import remembered
 from strongroom.controlplane.workflows.services import (
     Services,
     as_user_error,
@@ -73,7 +74,7 @@ class BackingUp:
             return {"error": error_json(as_user_error(error))}
 
     async def _run(self, job: Job) -> Status:
-        def prepare(tx: Tx) -> tuple[Resource, Place, Any]:
+        def prepare(tx: Tx) -> tuple[dict[str, str], Place, Any]:
             instance, vault = tx.resources.get(job.instance), tx.resources.get(job.vault)
             if instance is None or vault is None:
                 raise Refused(
@@ -85,10 +86,11 @@ class BackingUp:
             problems = problems_of_instance(tx, vault, request, self._services.limits, access, exists=instance)
             refuse_if_any(problems, "The backup instance")
             _, place = place_of_cluster(tx, request.cluster)
-            return instance, place, request
+            around = remembered(instance, tx.resources.get(request.policy), vault, place.id)
+            return {**around, **_caller(job, instance)}, place, request
 
-        instance, place, request = await self._services.read(prepare)
-        document = backup_document(job.id, place, request, caller=_caller(job, instance))
+        caller, place, request = await self._services.read(prepare)
+        document = backup_document(job.id, place, request, caller=caller)
         return await carry_out(self._services, request.cluster, place, document, self._follow(job.id))
 
     def _follow(self, job_id: str) -> Any:
@@ -212,7 +214,7 @@ def _percent(done: int, total: int) -> int:
 
 
 def _caller(job: Job, instance: Resource) -> dict[str, str]:
-    """Return what the manifest keeps, so that instances and points can be made anew from the container alone."""
+    """Return what the manifest keeps of the job: `remembered` says what it keeps of the resources."""
     properties = instance.properties
     return {
         "job": job.id,
