@@ -136,6 +136,8 @@ class Expiring:
             # Its account was deleted: nothing of it can be reached any more, and nothing is lost by waiting.
             log.info("a container cannot be pruned", extra={"container": place_id, "reason": refused.error.message})
             return {"absent": True}
+        # Those that are deleted while this runs are not among what it found in the repository.
+        before = await self._services.read(lambda tx: _deleting_in(tx, place))
         try:
             async with self._services.containers.repository(place) as repository:
                 deleter = self._deleter(place, lambda point: self._cluster_of(repository, place, point))
@@ -150,9 +152,8 @@ class Expiring:
             waiting[each.point].append(each)
 
         def write(tx: Tx) -> None:
-            for point in tx.points.in_state(DELETING):
-                if str(point.private.get("container", "")).lower() == place.id.lower():
-                    _write_removed(tx, point, waiting.get(point.id, ()))
+            for point in before:
+                _write_removed(tx, point, waiting.get(point.id, ()))
             detail = (
                 f"condemned {pruned.condemned_files} files ({pruned.condemned_bytes} bytes), swept "
                 f"{pruned.swept_files} ({pruned.swept_bytes} bytes), {len(pruned.waiting)} CSI snapshots wait"
@@ -247,10 +248,8 @@ class Expiring:
         """Return the cluster (ARM id) that a deleted point was taken from, "" when nothing says it any more."""
 
         def known(tx: Tx) -> str:
-            for point in tx.points.in_state(DELETING):
-                if point.id == point_id and str(point.private.get("container", "")).lower() == place.id.lower():
-                    return str(point.private.get("cluster", ""))
-            return ""
+            found = [point for point in _deleting_in(tx, place) if point.id == point_id]
+            return str(found[0].private.get("cluster", "")) if found else ""
 
         found = await self._services.read(known)
         if not found:
@@ -310,6 +309,12 @@ def _write_removed(tx: Tx, point: StoredPoint, left: Sequence[WaitingVolume]) ->
     tx.points.put(replace(point, state=DELETING, private={**point.private, "notDeleted": listed}))
     if point.state == KEPT:
         _audit(tx, POINT_DELETED, scope, "Partial", f"{len(left)} CSI snapshots are left: {left[0].reason}")
+
+
+def _deleting_in(tx: Tx, place: Place) -> list[StoredPoint]:
+    """Return the deleted points of a container of which CSI snapshots are left."""
+    wanted = place.id.lower()
+    return [p for p in tx.points.in_state(DELETING) if str(p.private.get("container", "")).lower() == wanted]
 
 
 def _forget(tx: Tx, points: Sequence[StoredPoint]) -> None:
