@@ -9,20 +9,26 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from strongroom.controlplane.arm.answers import ANSWERS
 from strongroom.controlplane.arm.app import application
 from strongroom.controlplane.arm.authorizer import ASSIGNMENTS, Authorizer, read_access
+from strongroom.controlplane.arm.openapi import document
 from strongroom.controlplane.arm.plane import Plane
 from strongroom.controlplane.arm.routing import Router
 from strongroom.controlplane.arm.table import OPERATIONS
@@ -38,18 +44,30 @@ from strongroom.controlplane.identity.rbac import RoleAssignment
 from strongroom.controlplane.identity.roles import OWNER
 from strongroom.controlplane.identity.stored import DatabaseAudit, DatabasePrincipals, DatabaseSecrets, TxPrincipals
 from strongroom.controlplane.identity.tokens import Audiences, TokenAuthority
+from strongroom.controlplane.scheduler.housekeeping import Housekeeper
+from strongroom.controlplane.scheduler.ticker import Ticker
 from strongroom.controlplane.state.database import Database, Tx
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.state.times import now
-from strongroom.controlplane.tls import DEFAULT_NAMES, TlsFiles, ensure_tls, server_context
+from strongroom.controlplane.tls import (
+    DEFAULT_NAMES,
+    TlsFiles,
+    TlsMaterialUnusable,
+    ensure_tls,
+    load_into,
+    server_context,
+)
 from strongroom.controlplane.workflows.backing_up import BackingUp
+from strongroom.controlplane.workflows.cluster_work import ClusterWork
 from strongroom.controlplane.workflows.containers import Containers
 from strongroom.controlplane.workflows.dbos_engine import DbosEngine
 from strongroom.controlplane.workflows.dispatcher import Dispatcher
 from strongroom.controlplane.workflows.engine import Body, Engine
+from strongroom.controlplane.workflows.expiring import Expiring
 from strongroom.controlplane.workflows.protecting import Protecting
 from strongroom.controlplane.workflows.restore_work import Restoring
 from strongroom.controlplane.workflows.services import Services
+from strongroom.controlplane.workflows.syncing import Syncing
 from strongroom.errors import UsageError
 from strongroom.protection.job import Limits
 
@@ -60,6 +78,7 @@ ADMINISTRATOR_SECRET: Final = "administrator"  # noqa: S105 - the name under whi
 ADMINISTRATOR_ROLE: Final = "00000000-0000-0000-0000-000000000001"  # the name of its role assignment at the root
 STORAGE_AUDIENCE: Final = "https://storage.azure.com"  # for stores that take our tokens: azure-clients.md, section D
 STOP_SECONDS: Final = 2  # for answers that are under way; clients repeat what is cut
+CERTIFICATE_CHECK: Final = timedelta(days=1)  # a renewal is due 30 days before the end: 30 chances to make it
 
 T = TypeVar("T")
 
@@ -112,18 +131,30 @@ class Server:
         )
         config.load()
         config.ssl = context
-        self._server = uvicorn.Server(config)
+        self._server = _Uvicorn(config)
         self._listener = listener
         self._announce = announce
 
     async def run(self) -> None:
         """Serve until a signal asks for the end; announce when it has begun."""
+        loop = asyncio.get_running_loop()
+        # They stay while the parts behind stop: a second Ctrl-C must not tear them down in the middle.
+        for asked in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(asked, self._server.handle_exit, asked, None)
         serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         while not self._server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells it no other way
             await asyncio.sleep(0.01)
         if self._server.started:
             await asyncio.to_thread(self._announce)
         await serving
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn raises a signal anew once it has stopped, which would end the process before all else has."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 @contextlib.asynccontextmanager
@@ -178,6 +209,11 @@ async def assembled(options: ServeOptions, home: Home, listener: socket.socket) 
         dispatcher = Dispatcher(services, engine)
         await dispatcher.start()
         stack.push_async_callback(dispatcher.stop)
+        ticker, housekeeper = Ticker(services, dispatcher.poke), Housekeeper(services, dispatcher.poke)
+        await ticker.start()
+        stack.push_async_callback(ticker.stop)
+        await housekeeper.start()
+        stack.push_async_callback(housekeeper.stop)
 
         def run(work: Coroutine[Any, Any, T]) -> T:
             return asyncio.run_coroutine_threadsafe(work, loop).result()
@@ -195,15 +231,48 @@ async def assembled(options: ServeOptions, home: Home, listener: socket.socket) 
             limits=options.limits,
             loopback_only=loopback,
         )
-        app = application(plane, Router(OPERATIONS), authority.routes())
+        app = application(plane, Router(OPERATIONS), [*authority.routes(), api_document(endpoint)])
         if not kit_is_taken(home.folder):
             log.warning("the recovery kit has not been taken: strongroom recovery-kit FILE")
 
         def announce() -> None:
             if options.ready_file is not None:
                 write_ready_file(options.ready_file, endpoint, tls, home, secret)
+            log.info("serving endpoint=%s home=%s", endpoint, home.folder)
 
-        yield Server(app, listener, server_context(tls), announce)
+        context = server_context(tls)
+        renewing = asyncio.create_task(renew_certificate(context, home.tls, names, options.clock))
+        stack.callback(renewing.cancel)
+        yield Server(app, listener, context, announce)
+
+
+def api_document(endpoint: str) -> Route:
+    """Return the route of the OpenAPI document, which is open to everybody: it says nothing of what is stored."""
+    described = document(OPERATIONS, ANSWERS, version=version("strongroom"), endpoint=endpoint)
+    content = json.dumps(described, ensure_ascii=False, separators=(",", ":")).encode()
+
+    async def answer(_: Request) -> Response:
+        return Response(content, media_type="application/json")
+
+    return Route("/openapi.json", answer)
+
+
+async def renew_certificate(
+    context: ssl.SSLContext,
+    folder: Path,
+    names: tuple[str, ...],
+    clock: Callable[[], datetime],
+    every: timedelta = CERTIFICATE_CHECK,
+) -> None:
+    """Renew the server's certificate in *folder* when that is due, and let *context* serve with it, until cancelled."""
+    while True:
+        await asyncio.sleep(every.total_seconds())
+        try:
+            files = await asyncio.to_thread(lambda: ensure_tls(folder, names, now=clock()))
+            load_into(context, files)
+        except (TlsMaterialUnusable, OSError) as error:
+            # What is served with lies in memory and lasts: the next turn may do better.
+            log.error("certificate not renewed: %s", error)
 
 
 def bodies(services: Services) -> dict[str, Body]:
@@ -216,6 +285,9 @@ def bodies(services: Services) -> dict[str, Body]:
         "backup": backing_up.body,
         "restore": restoring.body,
         "validate-restore": restoring.validate,
+        **ClusterWork(services).bodies(),
+        **Expiring(services).bodies(),
+        **Syncing(services).bodies(),
     }
 
 
