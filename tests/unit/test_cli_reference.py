@@ -16,9 +16,8 @@ def commands(app: App, path: tuple[str, ...] = ()) -> Iterator[tuple[str, App]]:
         if name.startswith("-"):
             continue
         child = app[name]
-        if child.default_command is None:
-            yield from commands(child, (*path, name))
-        else:
+        yield from commands(child, (*path, name))
+        if child.default_command is not None:
             yield " ".join((*path, name)), child
 
 
@@ -40,6 +39,8 @@ def test_there_are_all_commands_that_the_issue_decided() -> None:
         "point": {"create", "list", "show", "delete", "coverage", "objects", "cat", "diff", "history", "search"},
         "restore": {"plan", "apply"},
         "testbed": {"up", "down", "status"},
+        "cluster": {"connect", "list", "show", "disconnect"},
+        "storage": {"attach", "list"},
     }
-    wanted = {f"{group} {command}" for group, names in decided.items() for command in names} | {"query"}
+    wanted = {f"{group} {command}" for group, names in decided.items() for command in names} | {"query", "serve"}
     assert wanted <= COMMANDS.keys()

@@ -46,6 +46,9 @@ def build() -> App:
     app.command("strongroom.cli.point:app", name="point", help="Take recovery points, and look into them.")
     app.command("strongroom.cli.query:query", name="query", help="Ask a repository in SQL.")
     app.command("strongroom.cli.restore:app", name="restore", help="Plan a restore, and carry it out.")
+    app.command("strongroom.cli.serve:app", name="serve", help="The control plane: Azure's API, jobs, schedules.")
+    app.command("strongroom.cli.cluster:app", name="cluster", help="Connect clusters to a control plane.")
+    app.command("strongroom.cli.storage:app", name="storage", help="Attach storage to a control plane.")
     app.command("strongroom.cli.testbed:app", name="testbed", help="A real Kubernetes control plane on loopback.")
     return app
 

@@ -80,6 +80,26 @@ def load_kubeconfig(path: Path | None = None, context: str | None = None) -> Clu
     Without *path* the files of `KUBECONFIG` are merged as kubectl does it (the first mention of a name wins), else
     `~/.kube/config` is read. Raises `KubeconfigInvalid`, which names the field.
     """
+    document, config, name = _chosen(path, context)
+    found = config.contexts[name]
+    chosen = config.get(name)
+    assert chosen is not None
+    return _access(chosen, _entry(document, "clusters", found.cluster), _entry(document, "users", found.user))
+
+
+def read_entries(path: Path | None, context: str | None) -> tuple[dict[str, Any], dict[str, Any], str, str]:
+    """Return the cluster and the user of *context* as they stand in the file, and what messages call the two.
+
+    Paths in them are absolute. Finds the file and raises as `load_kubeconfig` does. The user holds secrets.
+    """
+    document, config, name = _chosen(path, context)
+    found = config.contexts[name]
+    cluster, user = (_entry(document, *pair) for pair in (("clusters", found.cluster), ("users", found.user)))
+    return dict(cluster), dict(user), f"clusters[{found.cluster}].cluster", f"users[{found.user}].user"
+
+
+def _chosen(path: Path | None, context: str | None) -> tuple[dict[str, Any], KubeConfig, str]:
+    """Return the merged document, its value, and the name of the chosen context, whose cluster and user exist."""
     if path is not None:
         paths = [path]
     else:
@@ -106,9 +126,7 @@ def load_kubeconfig(path: Path | None = None, context: str | None = None) -> Clu
         if wanted and wanted not in getattr(config, section):
             message = f"context {name!r} of kubeconfig {source} names {wanted!r}, which is not among its {section}"
             raise KubeconfigInvalid(message, field=f"{section}[{wanted}]")
-    chosen = config.get(name)
-    assert chosen is not None
-    return _access(chosen, _entry(document, "clusters", found.cluster), _entry(document, "users", found.user))
+    return document, config, name
 
 
 def load_in_cluster(account: Path = Path(SERVICE_ACCOUNT)) -> ClusterAccess:
