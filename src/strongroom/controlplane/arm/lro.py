@@ -82,10 +82,9 @@ def keep(call: Call, tx: Tx, reply: Reply) -> Reply:
 
 
 def _headers(call: Call, operation: LongOperation, status_path: str) -> dict[str, str]:
-    return {
-        "Azure-AsyncOperation": call.url(f"{status_path}/{operation.id}"),
-        "Retry-After": call.retry_after(POLL_SECONDS),
-    }
+    # Whole seconds here, also for azure-core: the SDKs' own code reads this header of a first answer as an int, and
+    # nobody waits for it, because the first poll is immediate. Fractions come with the answers to polls.
+    return {"Azure-AsyncOperation": call.url(f"{status_path}/{operation.id}"), "Retry-After": "1"}
 
 
 def find(call: Call, tx: Tx) -> LongOperation:

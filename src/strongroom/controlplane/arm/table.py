@@ -2,8 +2,10 @@
 
 from typing import Final
 
+from strongroom.controlplane.arm.containerservice import OPERATIONS as CONTAINER_SERVICE
 from strongroom.controlplane.arm.dataprotection.table import OPERATIONS as DATA_PROTECTION
+from strongroom.controlplane.arm.extensions import OPERATIONS as EXTENSIONS
 from strongroom.controlplane.arm.routing import Operation
 from strongroom.controlplane.arm.storage import OPERATIONS as STORAGE
 
-OPERATIONS: Final[tuple[Operation, ...]] = (*DATA_PROTECTION, *STORAGE)
+OPERATIONS: Final[tuple[Operation, ...]] = (*DATA_PROTECTION, *CONTAINER_SERVICE, *EXTENSIONS, *STORAGE)
