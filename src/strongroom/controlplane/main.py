@@ -28,8 +28,10 @@ from starlette.routing import Route
 from strongroom.controlplane.arm.answers import ANSWERS
 from strongroom.controlplane.arm.app import application
 from strongroom.controlplane.arm.authorizer import ASSIGNMENTS, Authorizer, read_access
+from strongroom.controlplane.arm.metadata.endpoints import metadata_routes
 from strongroom.controlplane.arm.openapi import document
 from strongroom.controlplane.arm.plane import Plane
+from strongroom.controlplane.arm.resources.subscriptions import subscription
 from strongroom.controlplane.arm.routing import Router
 from strongroom.controlplane.arm.table import OPERATIONS
 from strongroom.controlplane.catalog.recovery_kit import kit_is_taken, recovery_recipient
@@ -231,7 +233,8 @@ async def assembled(options: ServeOptions, home: Home, listener: socket.socket) 
             limits=options.limits,
             loopback_only=loopback,
         )
-        app = application(plane, Router(OPERATIONS), [*authority.routes(), api_document(endpoint)])
+        public = [*authority.routes(), *metadata_routes(endpoints, home.config.tenant_id), api_document(endpoint)]
+        app = application(plane, Router(OPERATIONS), public)
         if not kit_is_taken(home.folder):
             log.warning("the recovery kit has not been taken: strongroom recovery-kit FILE")
 
@@ -309,19 +312,7 @@ def first_start(db: Database, home: Home, at: datetime) -> str:
 
 
 def _subscribe(tx: Tx, home: Home, administrator: str) -> None:
-    subscription, tenant = home.config.subscription_id, home.config.tenant_id
-    identifier = f"/subscriptions/{subscription}"
-    document = {
-        "id": identifier,
-        "subscriptionId": subscription,
-        "tenantId": tenant,
-        "displayName": "Strongroom",
-        "state": "Enabled",
-        "authorizationSource": "RoleBased",
-        "managedByTenants": [],
-        "subscriptionPolicies": {"locationPlacementId": "Public_2014-09-01", "quotaId": "", "spendingLimit": "Off"},
-    }
-    tx.resources.put(Resource(identifier, "Microsoft.Resources/subscriptions", document, parent="/"))
+    tx.resources.put(subscription(home.config.subscription_id, home.config.tenant_id, "Strongroom"))
     assignment = RoleAssignment(ADMINISTRATOR_ROLE, "/", OWNER.id, administrator)
     arm = assignment.as_arm()
     tx.resources.put(Resource(arm["id"], ASSIGNMENTS, arm, parent="/"))

@@ -2,10 +2,19 @@
 
 from typing import Final
 
+from strongroom.controlplane.arm.authorization.table import OPERATIONS as AUTHORIZATION
 from strongroom.controlplane.arm.containerservice import OPERATIONS as CONTAINER_SERVICE
 from strongroom.controlplane.arm.dataprotection.table import OPERATIONS as DATA_PROTECTION
 from strongroom.controlplane.arm.extensions import OPERATIONS as EXTENSIONS
+from strongroom.controlplane.arm.resources.table import OPERATIONS as RESOURCES
 from strongroom.controlplane.arm.routing import Operation
 from strongroom.controlplane.arm.storage import OPERATIONS as STORAGE
 
-OPERATIONS: Final[tuple[Operation, ...]] = (*DATA_PROTECTION, *CONTAINER_SERVICE, *EXTENSIONS, *STORAGE)
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    *AUTHORIZATION,
+    *CONTAINER_SERVICE,
+    *DATA_PROTECTION,
+    *EXTENSIONS,
+    *RESOURCES,
+    *STORAGE,
+)

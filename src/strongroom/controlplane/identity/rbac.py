@@ -141,6 +141,12 @@ class Access:
             self.allowed(principal_id, action, scope, data=True) for action in need.data_actions
         )
 
+    def reaches(self, principal_id: str, scope: str) -> bool:
+        """Say whether the principal has a role at *scope*, above it, or anywhere below: it may know that it exists."""
+        at = self._granted.get(principal_id.lower(), {})
+        parsed = self._scope(scope)
+        return parsed is not None and any(within(parsed, one) or within(one, parsed) for one in at)
+
     def roles_at(self, principal_id: str, scope: str) -> list[RoleDefinition]:
         """Return the roles that hold for *principal_id* at *scope*, the nearest first."""
         at = self._granted.get(principal_id.lower(), {})

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -134,12 +134,20 @@ class Resources:
         return self._select(and_(*conditions), limit)
 
     def within(
-        self, subscription: str, *, resource_group: str = "", after: str = "", limit: int | None = None
+        self,
+        subscription: str,
+        *,
+        resource_group: str = "",
+        types: Collection[str] = (),
+        after: str = "",
+        limit: int | None = None,
     ) -> list[Resource]:
-        """Return the resources of all types in a subscription, or in one of its resource groups."""
+        """Return the resources of *types* (all types without) in a subscription, or in one of its resource groups."""
         conditions = [resources.c.subscription == subscription.lower(), resources.c.key > after.lower()]
         if resource_group:
             conditions.append(resources.c.resource_group == resource_group.lower())
+        if types:
+            conditions.append(resources.c.type.in_([type.lower() for type in types]))
         return self._select(and_(*conditions), limit)
 
     def at_or_below(self, id: str, type: str) -> list[Resource]:

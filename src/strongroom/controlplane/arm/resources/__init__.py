@@ -1,0 +1,1 @@
+"""Microsoft.Resources: subscriptions, resource groups, lists of resources, and resource providers."""

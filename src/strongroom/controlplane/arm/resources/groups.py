@@ -1,0 +1,184 @@
+"""Resource groups: create, change, list, and delete them with what they hold."""
+
+from typing import Final
+
+from strongroom.controlplane.arm import lro
+from strongroom.controlplane.arm.bodies import ResourceGroupBody, ResourceGroupPatch
+from strongroom.controlplane.arm.call import Call, Reply, require_subscription
+from strongroom.controlplane.arm.errors import ArmError, Json
+from strongroom.controlplane.arm.formats import check_name
+from strongroom.controlplane.arm.odata import Comparison, parse_filter
+from strongroom.controlplane.arm.pages import filtered, page_of
+from strongroom.controlplane.arm.resources.subscriptions import visible
+from strongroom.controlplane.arm.routing import Operation
+from strongroom.controlplane.arm.shapes import shape
+from strongroom.controlplane.identity.stored import TxPrincipals
+from strongroom.controlplane.state.database import Tx
+from strongroom.controlplane.state.resources import Resource
+
+GROUPS: Final = "Microsoft.Resources/resourceGroups"
+ACTIONS: Final = "Microsoft.Resources/subscriptions/resourceGroups"
+SUBSCRIPTION: Final = "/subscriptions/{subscription}"
+GROUP: Final = f"{SUBSCRIPTION}/resourceGroups/{{group}}"
+
+# What a group is not deleted with: protection is ended on purpose, one instance at a time; a cluster must be left in
+# order; and what lies in a storage account may be somebody's only copy.
+_KEPT: Final = (
+    ("Microsoft.DataProtection/backupVaults/backupInstances", "backup instances"),
+    ("Microsoft.DataProtection/backupVaults/deletedBackupInstances", "soft-deleted backup instances"),
+    ("Microsoft.ContainerService/managedClusters", "connected clusters"),
+    ("Microsoft.Storage/storageAccounts", "storage accounts"),
+)
+_VAULTS: Final = "Microsoft.DataProtection/backupVaults"
+
+
+def put_group(call: Call) -> Reply:
+    """Create a resource group, or replace its tags."""
+    check_name("resourceGroups", call.path["group"])
+    location = call.body["location"].replace(" ", "").lower()
+    with call.db.write() as tx:
+        require_subscription(tx, call.subscription)
+        old = tx.resources.get(call.group_id)
+        if old is not None and old.doc["location"] != location:
+            raise ArmError(
+                409,
+                "InvalidResourceGroupLocation",
+                f"Invalid resource group location '{location}'. The Resource group already exists in location "
+                f"'{old.doc['location']}'.",
+                target="location",
+            )
+        identifier = old.id if old else call.group_id
+        document: Json = {
+            "id": identifier,
+            "name": identifier.rpartition("/")[2],
+            "type": GROUPS,
+            "location": location,
+            **{key: call.body[key] for key in ("tags", "managedBy") if key in call.body},
+            "properties": {"provisioningState": "Succeeded"},
+        }
+        parent = f"/subscriptions/{call.subscription}"
+        tx.resources.put(
+            Resource(identifier, GROUPS, document, parent),
+            if_match=old.etag if old else None,
+            if_absent=old is None,
+        )
+        return Reply(200 if old else 201, document)
+
+
+def patch_group(call: Call) -> Reply:
+    """Replace a group's tags."""
+    with call.db.write() as tx:
+        old = call.require_group(tx)
+        changes: Json = {key: call.body[key] for key in ("tags", "managedBy") if key in call.body}
+        stored = tx.resources.put(old.with_doc({**old.doc, **changes}), if_match=old.etag)
+        return Reply(200, stored.doc)
+
+
+def get_group(call: Call) -> Reply:
+    """Answer one resource group."""
+    with call.db.read() as tx:
+        return Reply(200, call.require_group(tx).doc)
+
+
+def check_group(call: Call) -> Reply:
+    """Answer whether a resource group exists: 204 or 404."""
+    with call.db.read() as tx:
+        require_subscription(tx, call.subscription)
+        return Reply(204 if tx.resources.get(call.group_id) else 404)
+
+
+def list_groups(call: Call) -> Reply:
+    """List the resource groups of a subscription in which the caller has any role; `$filter` by a tag."""
+    wanted = parse_filter(call.query.get("$filter", ""), fields=("tagName", "tagValue"))
+    with call.db.read() as tx:
+        parent = require_subscription(tx, call.subscription).id
+
+        def keep(resource: Resource) -> bool:
+            return visible(call, resource) and has_tag(resource, wanted)
+
+        return page_of(
+            call,
+            filtered(lambda after, limit: tx.resources.children(parent, GROUPS, after=after, limit=limit), keep),
+        )
+
+
+def has_tag(resource: Resource, wanted: tuple[object, ...]) -> bool:
+    """Say whether the resource has a tag as the conditions on `tagName` and `tagValue` ask for; others are ignored."""
+    asked = {c.field.lower(): c for c in wanted if isinstance(c, Comparison) and c.field.lower().startswith("tag")}
+    if not asked:
+        return True
+    if any(c.operator != "eq" for c in asked.values()):
+        raise ArmError(400, "InvalidFilterInQueryString", "Tags are compared by 'eq' only.", target="$filter")
+    name, value = asked.get("tagname"), asked.get("tagvalue")
+    return any(
+        (name is None or str(name.value).lower() == key.lower()) and (value is None or value.value == text)
+        for key, text in (resource.doc.get("tags") or {}).items()
+    )
+
+
+def delete_group(call: Call) -> Reply:
+    """Delete a resource group, with its vaults, policies and role assignments.
+
+    Refused while it holds what a deletion could not give back: see the 409's message.
+    """
+    with call.db.write() as tx:
+        group = call.require_group(tx)
+        _refuse_if_kept(call, tx, group)
+        for vault in tx.resources.of_type(_VAULTS, subscription=call.subscription, resource_group=group.name):
+            if principal := (vault.doc.get("identity") or {}).get("principalId"):
+                TxPrincipals(tx).delete(principal)
+        tx.resources.delete_tree(group.id)
+        operation = lro.done(call, tx, "group", resource=group.id)
+        place = f"/subscriptions/{call.subscription}/operationresults/{operation.id}"
+        headers = {"Location": call.url(place), "Retry-After": "1"}
+        reply = lro.keep(call, tx, Reply(202, None, headers))
+    call.plane.authorizer.forget()
+    return reply
+
+
+def _refuse_if_kept(call: Call, tx: Tx, group: Resource) -> None:
+    held = []
+    for kind, word in _KEPT:
+        found = tx.resources.of_type(kind, subscription=call.subscription, resource_group=group.name, limit=3)
+        if found:
+            held.append(f"{word} ({', '.join(r.name for r in found[:2])}{', …' if len(found) > 2 else ''})")
+    if held:
+        raise ArmError(
+            409,
+            "ResourceGroupDeletionBlocked",
+            f"Deletion of resource group '{group.name}' failed: it holds {'; '.join(held)}.",
+            actions=("Delete these first, each by its own operation.",),
+        )
+
+
+OPERATIONS: Final = (
+    Operation(
+        "ResourceGroups_CreateOrUpdate",
+        "PUT",
+        GROUP,
+        f"{ACTIONS}/write",
+        put_group,
+        shape(ResourceGroupBody),
+        (200, 201),
+    ),
+    Operation("ResourceGroups_Update", "PATCH", GROUP, f"{ACTIONS}/write", patch_group, shape(ResourceGroupPatch)),
+    Operation("ResourceGroups_Get", "GET", GROUP, f"{ACTIONS}/read", get_group),
+    Operation("ResourceGroups_CheckExistence", "HEAD", GROUP, f"{ACTIONS}/read", check_group, statuses=(204, 404)),
+    Operation("ResourceGroups_Delete", "DELETE", GROUP, f"{ACTIONS}/delete", delete_group, statuses=(202,)),
+    Operation(
+        "ResourceGroups_List",
+        "GET",
+        f"{SUBSCRIPTION}/resourceGroups",
+        "",
+        list_groups,
+        query=("$filter", "$top", "$skipToken"),
+    ),
+    Operation(
+        "ResourceGroups_DeletionResult",
+        "GET",
+        f"{SUBSCRIPTION}/operationresults/{{operation}}",
+        "Microsoft.Resources/subscriptions/operationresults/read",
+        lro.get_result,
+        statuses=(200, 202),
+    ),
+)
