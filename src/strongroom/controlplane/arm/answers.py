@@ -38,6 +38,8 @@ ANSWERS: Final[Mapping[str, Shape]] = {
     "BackupInstancesExtensionRouting_List": _INSTANCE.page,
     "BackupInstances_GetBackupInstanceOperationResult": _RESULT,
     "BackupVaultOperationResults_Get": _RESULT,
+    "BackupVaults_GrantPermissions": shape(bodies.GrantedPermissions),
+    "BackupInstances_GrantPermissions": shape(bodies.GrantedPermissions),
     "DataProtection_CheckFeatureSupport": shape(models.FeatureValidationResponseBase),
     "DataProtectionOperations_List": shape(models.Operation).page,
     "DeletedBackupInstances_Get": _DELETED_INSTANCE,

@@ -21,8 +21,17 @@ from strongroom.controlplane.arm.call import Call, Reply, encode
 from strongroom.controlplane.arm.errors import ArmError, arm_error
 from strongroom.controlplane.arm.plane import Plane
 from strongroom.controlplane.arm.routing import Found, Router, decode, scope_of
-from strongroom.controlplane.identity.errors import IdentityError, TokenRefused, header_invalid, header_missing
+from strongroom.controlplane.identity.audit import AuditEvent, AuditKind
+from strongroom.controlplane.identity.errors import (
+    AccessDenied,
+    IdentityError,
+    TokenRefused,
+    header_invalid,
+    header_missing,
+)
 from strongroom.controlplane.identity.principals import Principal
+from strongroom.controlplane.identity.refusals import Refusals
+from strongroom.controlplane.identity.stored import DatabaseAudit
 from strongroom.controlplane.state.errors import Conflict, StateUnavailable
 from strongroom.controlplane.state.times import now
 from strongroom.errors import StrongroomError
@@ -31,6 +40,7 @@ from strongroom.protection.errors import Refused, UserError
 log = logging.getLogger(__name__)
 
 MAX_BODY: Final = 4 * 1024 * 1024  # ARM's own limit for a request
+MAX_NOTED: Final = 1000  # characters of an action or a scope in the audit trail; ids end at about that
 UNAVAILABLE_SECONDS: Final = 5  # a restarted database is back within seconds
 WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "DELETE"})
 
@@ -41,6 +51,8 @@ class ArmApp:
     def __init__(self, plane: Plane, router: Router) -> None:
         self._plane = plane
         self._router = router
+        self._refusals = Refusals()
+        self._audit = DatabaseAudit(plane.db)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -73,6 +85,7 @@ class ArmApp:
 
     async def _answer(self, request: Request, request_id: str) -> Reply:
         facing = "microsoft.dataprotection" in request.url.path.lower()
+        principal = None
         try:
             # The token first: without one nobody learns which paths exist.
             principal = await anyio.to_thread.run_sync(self._sign_in, request)
@@ -80,8 +93,16 @@ class ArmApp:
             raw = b"" if request.method in WITHOUT_BODY else await _read(request)
             return await anyio.to_thread.run_sync(self._carry_out, request, request_id, principal, found, raw)
         except TokenRefused as error:
+            address = request.client.host if request.client else ""
+            await self._note(AuditEvent(AuditKind.TOKEN_REFUSED, "", "", "", f"{error.code} from {address}"))
             return self._unauthorised(error)
+        except ClientDisconnect:
+            raise
         except Exception as error:
+            if isinstance(error, AccessDenied) and principal is not None:
+                action, scope = error.action[:MAX_NOTED], error.scope[:MAX_NOTED]
+                denied = AuditEvent(AuditKind.ACCESS_DENIED, principal.object_id, action, scope, error.code)
+                await self._note(denied)
             status, user_error, headers = _described(error)
             if status >= 500 and not isinstance(error, ArmError):
                 log.error("request failed request=%s", request_id, exc_info=error)
@@ -145,6 +166,14 @@ class ArmApp:
     def _replayed(self, key: str) -> Reply | None:
         with self._plane.db.read() as tx:
             return self._plane.replays.find(tx, key)
+
+    async def _note(self, event: AuditEvent) -> None:
+        """Write a refusal to the audit trail, or count it. That this fails makes no refusal a success."""
+        if row := self._refusals.note(event, now()):
+            try:
+                await anyio.to_thread.run_sync(self._audit.record, row)
+            except StateUnavailable as error:
+                log.error("a refusal is missing in the audit trail: %s", event.detail, exc_info=error)
 
     def _unauthorised(self, error: TokenRefused) -> Reply:
         body = {"error": {"code": error.code, "message": error.message}}

@@ -118,6 +118,13 @@ class RoleAssignmentBody(TypedDict, total=False):
     properties: Required[RoleAssignmentProperties]
 
 
+class GrantedPermissions(TypedDict, total=False):
+    """The role assignments that the request made; none if nothing was missing."""
+
+    permissionsScope: str
+    roleAssignments: list[RoleAssignmentBody]
+
+
 class RolePermission(TypedDict, total=False):
     """What a role allows and what it takes out again; names with `*`."""
 

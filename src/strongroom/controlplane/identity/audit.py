@@ -11,6 +11,7 @@ class AuditKind(StrEnum):
     SIGNED_IN = "SignedIn"
     SIGN_IN_REFUSED = "SignInRefused"
     ACCESS_DENIED = "AccessDenied"
+    TOKEN_REFUSED = "TokenRefused"  # noqa: S105 - the name of an event
 
 
 @dataclass(frozen=True, slots=True)

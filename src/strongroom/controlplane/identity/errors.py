@@ -36,10 +36,12 @@ class TokenRefused(IdentityError):
 
 
 class AccessDenied(IdentityError):
-    """The caller is known and has no role that allows this; always HTTP 403."""
+    """The caller is known and has no role that allows *action* at *scope*; always HTTP 403."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, *, action: str, scope: str) -> None:
         super().__init__(code, message, status=403)
+        self.action = action
+        self.scope = scope
 
 
 class AssignmentRefused(IdentityError):
@@ -101,6 +103,8 @@ def authorization_failed(client_id: str, object_id: str, action: str, scope: str
         f"The client '{client_id}' with object id '{object_id}' does not have authorization to perform action "
         f"'{action}' over scope '{scope}' or the scope is invalid. If access was recently granted, please refresh "
         "your credentials.",
+        action=action,
+        scope=scope,
     )
 
 
@@ -115,6 +119,8 @@ def linked_authorization_failed(
         f"The client '{client_id}' with object id '{object_id}' has permission to perform action '{action}' on scope "
         f"'{scope}'; however, it does not have permission to perform action(s) '{actions}' on the linked scope(s) "
         f"'{scopes}' (respectively) or the linked scope(s) are invalid.",
+        action=actions,
+        scope=scopes,
     )
 
 

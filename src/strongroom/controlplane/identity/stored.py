@@ -9,6 +9,7 @@ _OUTCOMES = {
     AuditKind.SIGNED_IN: "succeeded",
     AuditKind.SIGN_IN_REFUSED: "refused",
     AuditKind.ACCESS_DENIED: "denied",
+    AuditKind.TOKEN_REFUSED: "refused",
 }
 
 

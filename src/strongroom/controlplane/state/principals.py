@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import ColumnElement, Connection, delete, select, update
+from sqlalchemy import ColumnElement, Connection, delete, or_, select, update
 
 from strongroom.controlplane.state.schema import principals
 
@@ -37,6 +37,12 @@ class Principals:
     def of_resource(self, resource: str) -> list[PrincipalRow]:
         """Return the identities that *resource* (an ARM id) has or had."""
         return self._rows(principals.c.resource == resource.lower()) if resource else []
+
+    def at_or_below(self, resource: str) -> list[PrincipalRow]:
+        """Return the identities of *resource* (an ARM id, a resource group's too) and of all that lies below it."""
+        key = resource.lower().rstrip("/")
+        below = principals.c.resource.startswith(key + "/", autoescape=True)
+        return self._rows(or_(principals.c.resource == key, below)) if key else []
 
     def all(self) -> list[PrincipalRow]:
         """Return everybody, ordered by object id."""

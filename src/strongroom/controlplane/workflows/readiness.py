@@ -12,7 +12,7 @@ from strongroom.controlplane.identity.rbac import Access
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.workflows.containers import account_of_extension, missing_place
-from strongroom.controlplane.workflows.roles import Identity, Parties, role_problems
+from strongroom.controlplane.workflows.roles import Identity, Parties, identity_problems, role_problems
 from strongroom.protection.errors import ErrorCode, Refused, UserError, invalid, refuse_if_any
 from strongroom.protection.job import Limits
 
@@ -23,6 +23,7 @@ EXTENSION_TYPE: Final = "microsoft.dataprotection.kubernetes"
 BINDINGS: Final = "Microsoft.ContainerService/managedClusters/trustedAccessRoleBindings"
 OPERATOR_ROLE: Final = "Microsoft.DataProtection/backupVaults/backup-operator"
 BINDING_NAME: Final = 24  # characters: AKS's REST API takes no longer names of bindings
+GROUP_NOT_FOUND: Final = "ResourceGroupNotFound"
 PROVIDERS: Final = ("Microsoft.DataProtection", "Microsoft.ContainerService", "Microsoft.KubernetesConfiguration")
 
 
@@ -270,11 +271,31 @@ def _another_account(cluster: Resource) -> str:
 def _group_problems(tx: Tx, group: str) -> Iterator[UserError]:
     if tx.resources.get(group) is None:
         yield UserError(
-            "ResourceGroupNotFound",
+            GROUP_NOT_FOUND,
             f"The snapshot resource group {group} does not exist.",
             (f"az group create {_place(group, '--name')} --location REGION",),
             "properties.policyInfo.policyParameters.dataStoreParametersList",
         )
+
+
+def require_parties(tx: Tx, vault: Resource, cluster: str, group: str) -> Parties:
+    """Return whom roles can be given to for a backup or restore in *cluster*. Raises `Refused` for all that is absent.
+
+    Nothing is asked for that roles do not depend on, such as trusted access or the state of the extension.
+    """
+    parties = parties_of(tx, vault, cluster, group)
+    problems = (*cluster_problems(tx, vault, cluster), *_location_problems(tx, cluster), *_group_problems(tx, group))
+    absent = [problem for problem in problems if problem.code in _ABSENT]
+    refuse_if_any([*absent, *identity_problems(parties)], "The request for permissions")
+    return parties
+
+
+_ABSENT: Final = (
+    str(ErrorCode.RESOURCE_NOT_FOUND),
+    str(ErrorCode.EXTENSION_NOT_FOUND),
+    str(ErrorCode.NO_DEFAULT_LOCATION),
+    GROUP_NOT_FOUND,
+)
 
 
 def parties_of(tx: Tx, vault: Resource, cluster_id: str, group: str) -> Parties:

@@ -102,10 +102,11 @@ def missing(access: Access, parties: Parties) -> list[Requirement]:
 
 def role_problems(access: Access, parties: Parties) -> list[UserError]:
     """Return an error for each identity that does not exist and for each role that is missing, with its remedy."""
-    return [*_identity_problems(parties), *(_missing_role(one) for one in missing(access, parties))]
+    return [*identity_problems(parties), *(_missing_role(one) for one in missing(access, parties))]
 
 
-def _identity_problems(parties: Parties) -> Iterator[UserError]:
+def identity_problems(parties: Parties) -> Iterator[UserError]:
+    """Yield an error for each identity that does not exist."""
     identities = {
         Holder.VAULT: parties.vault,
         Holder.CLUSTER: parties.cluster,

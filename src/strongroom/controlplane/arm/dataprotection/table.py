@@ -3,7 +3,16 @@
 from typing import Final
 
 from strongroom.controlplane.arm.call import Call, Reply, listing
-from strongroom.controlplane.arm.dataprotection import actions, instances, jobs, misc, points, policies, vaults
+from strongroom.controlplane.arm.dataprotection import (
+    actions,
+    instances,
+    jobs,
+    misc,
+    permissions,
+    points,
+    policies,
+    vaults,
+)
 from strongroom.controlplane.arm.dataprotection.common import NAMESPACE
 from strongroom.controlplane.arm.routing import Operation
 
@@ -12,6 +21,7 @@ _ROWS: Final = (
     *policies.OPERATIONS,
     *instances.OPERATIONS,
     *actions.OPERATIONS,
+    *permissions.OPERATIONS,
     *points.OPERATIONS,
     *jobs.OPERATIONS,
     *misc.OPERATIONS,

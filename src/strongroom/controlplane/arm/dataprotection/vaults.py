@@ -29,6 +29,7 @@ from strongroom.controlplane.arm.preconditions import check_preconditions
 from strongroom.controlplane.arm.providers import require_registered
 from strongroom.controlplane.arm.routing import Operation
 from strongroom.controlplane.arm.shapes import shape
+from strongroom.controlplane.identity.assignments import forget_resource
 from strongroom.controlplane.identity.principals import managed_identity
 from strongroom.controlplane.identity.stored import TxPrincipals
 from strongroom.controlplane.state.database import Tx
@@ -255,13 +256,14 @@ def delete_vault(call: Call) -> Reply:
                         "Stop protection and delete them first; soft-deleted ones leave when their time is over.",
                     ),
                 )
+        forget_resource(tx, vault.id)
         tx.resources.delete_tree(vault.id)
-        if principal := vault.doc["identity"].get("principalId"):
-            TxPrincipals(tx).delete(principal)
         operation = lro.done(call, tx, "vault", resource=vault.id)
         place = f"{call.group_id}/providers/{NAMESPACE}/locations/{location_of(vault)}/operationStatus"
         results = f"/subscriptions/{call.subscription}/providers/{NAMESPACE}/locations/{location_of(vault)}"
-        return lro.accepted(call, tx, operation, place, f"{results}/operationResults")
+        reply = lro.accepted(call, tx, operation, place, f"{results}/operationResults")
+    call.plane.authorizer.forget()
+    return reply
 
 
 def list_deleted(call: Call) -> Reply:
