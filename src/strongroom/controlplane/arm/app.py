@@ -134,7 +134,7 @@ class ArmApp:
     def _carry_out(self, request: Request, request_id: str, principal: Principal, found: Found, raw: bytes) -> Reply:
         operation = found.operation
         query = {k.lower(): v for k, v in request.query_params.items()}
-        if not query.get("api-version"):
+        if operation.needs_api_version and not query.get("api-version"):
             raise ArmError(
                 400,
                 "MissingApiVersionParameter",
@@ -159,6 +159,9 @@ class ArmApp:
             if key is not None and (known := self._replayed(key)):
                 return known
             raise ArmError(409, "Conflict", f"Another request changed this resource first: {error}") from error
+        if request.method == "DELETE":
+            # Role assignments at what was deleted went with it: they must not hold for what is made there anew.
+            self._plane.authorizer.forget()
         if request.method not in {"GET", "HEAD"}:
             self._plane.poke()
         return reply

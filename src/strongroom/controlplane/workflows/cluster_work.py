@@ -16,7 +16,7 @@ from strongroom.controlplane.clusters.errors import ClusterError
 from strongroom.controlplane.clusters.installer import ExtensionSettings, install_extension, remove_extension
 from strongroom.controlplane.clusters.pool import ClusterUnknown
 from strongroom.controlplane.clusters.trusted_access import bind_trusted_access, unbind_trusted_access
-from strongroom.controlplane.identity.stored import TxPrincipals
+from strongroom.controlplane.identity.assignments import forget_resource
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.operations import LongOperation
 from strongroom.controlplane.state.resources import Document, Resource
@@ -132,10 +132,7 @@ class ClusterWork:
         await self._services.pool.forget(operation.resource)
 
         def write(tx: Tx) -> None:
-            for extension in tx.resources.children(operation.resource, EXTENSIONS):
-                forget_identity(tx, extension)
-            if cluster := tx.resources.get(operation.resource):
-                forget_identity(tx, cluster)
+            forget_resource(tx, operation.resource)
             tx.resources.delete_tree(operation.resource)
 
         await self._services.write(write)
@@ -180,7 +177,7 @@ class ClusterWork:
             if resource is None:
                 return
             if gone and error is None:
-                forget_identity(tx, resource)
+                forget_resource(tx, resource.id)
                 tx.resources.delete_tree(resource.id)
                 return
             changes: Document = {"provisioningState": "Failed" if error else "Succeeded", **found.get("changes", {})}
@@ -192,12 +189,6 @@ class ClusterWork:
         await self._services.write(write)
         await self._services.end_operation(operation, error=error)
         return None
-
-
-def forget_identity(tx: Tx, resource: Resource) -> None:
-    """Delete the managed identity of *resource*, which is about to be deleted."""
-    if principal := (resource.doc.get("identity") or {}).get("principalId"):
-        TxPrincipals(tx).delete(str(principal))
 
 
 def _status(error: UserError | None, at: str) -> Document:

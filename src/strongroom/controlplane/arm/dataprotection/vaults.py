@@ -261,9 +261,7 @@ def delete_vault(call: Call) -> Reply:
         operation = lro.done(call, tx, "vault", resource=vault.id)
         place = f"{call.group_id}/providers/{NAMESPACE}/locations/{location_of(vault)}/operationStatus"
         results = f"/subscriptions/{call.subscription}/providers/{NAMESPACE}/locations/{location_of(vault)}"
-        reply = lro.accepted(call, tx, operation, place, f"{results}/operationResults")
-    call.plane.authorizer.forget()
-    return reply
+        return lro.accepted(call, tx, operation, place, f"{results}/operationResults")
 
 
 def list_deleted(call: Call) -> Reply:

@@ -12,7 +12,7 @@ from strongroom.controlplane.arm.pages import filtered, page_of
 from strongroom.controlplane.arm.resources.subscriptions import visible
 from strongroom.controlplane.arm.routing import Operation
 from strongroom.controlplane.arm.shapes import shape
-from strongroom.controlplane.identity.stored import TxPrincipals
+from strongroom.controlplane.identity.assignments import forget_resource
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.resources import Resource
 
@@ -29,7 +29,6 @@ _KEPT: Final = (
     ("Microsoft.ContainerService/managedClusters", "connected clusters"),
     ("Microsoft.Storage/storageAccounts", "storage accounts"),
 )
-_VAULTS: Final = "Microsoft.DataProtection/backupVaults"
 
 
 def put_group(call: Call) -> Reply:
@@ -124,9 +123,7 @@ def delete_group(call: Call) -> Reply:
     with call.db.write() as tx:
         group = call.require_group(tx)
         _refuse_if_kept(call, tx, group)
-        for vault in tx.resources.of_type(_VAULTS, subscription=call.subscription, resource_group=group.name):
-            if principal := (vault.doc.get("identity") or {}).get("principalId"):
-                TxPrincipals(tx).delete(principal)
+        forget_resource(tx, group.id)
         tx.resources.delete_tree(group.id)
         operation = lro.done(call, tx, "group", resource=group.id)
         place = f"/subscriptions/{call.subscription}/operationresults/{operation.id}"
