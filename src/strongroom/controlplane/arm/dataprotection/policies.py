@@ -22,7 +22,7 @@ POLICY = f"{VAULT}/backupPolicies/{{policy}}"
 def put_policy(call: Call) -> Reply:
     """Create a policy or replace its rules; what exists keeps the retention it was made with."""
     check_name("backupPolicies", call.path["policy"])
-    parse_policy(call.body)
+    parse_policy(call.body["properties"])
     with call.db.write() as tx:
         vault = require_vault(call, tx)
         old = tx.resources.get(call.id)
