@@ -37,6 +37,7 @@ class Row:
     query: tuple[str, ...] = ()
     summary: str = ""
     optional_body: bool = False
+    needs_api_version: bool = True
     handler: Callable[..., Any] = answer
 
 

@@ -62,6 +62,10 @@ class Described(Protocol):
         """Query parameters besides api-version."""
 
     @property
+    def needs_api_version(self) -> bool:
+        """Whether a request must have an api-version."""
+
+    @property
     def statuses(self) -> tuple[int, ...]:
         """All statuses besides those of errors."""
 
@@ -139,7 +143,7 @@ def _operation(operation: Described, answer: Shape | None, tag: str, components:
             {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
             for name in _PARAMETER.findall(operation.path)
         ),
-        {"$ref": "#/components/parameters/ApiVersion"},
+        *([{"$ref": "#/components/parameters/ApiVersion"}] if operation.needs_api_version else []),
         *(
             {"name": name, "in": "query", "schema": dict(_QUERY.get(name, {"type": "string"}))}
             for name in operation.query

@@ -26,7 +26,7 @@ class Operation:
     *name* is Azure's operation id. *action* is what RBAC asks for, at the scope that `scope_of` takes from the path;
     "" means any signed-in caller. *body* reads the request's document (None: there is none or it is not read).
     *statuses* are all that it answers besides errors. *optional_body*: an absent body is read as {}. *safe*: a POST
-    that changes nothing.
+    that changes nothing. *needs_api_version*: all of ARM's do, the directory's (Graph) have none.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Operation:
     optional_body: bool = False
     query: tuple[str, ...] = ()
     safe: bool = False
+    needs_api_version: bool = True
 
     @property
     def is_action(self) -> bool:

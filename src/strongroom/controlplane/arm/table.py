@@ -6,6 +6,7 @@ from strongroom.controlplane.arm.authorization.table import OPERATIONS as AUTHOR
 from strongroom.controlplane.arm.containerservice import OPERATIONS as CONTAINER_SERVICE
 from strongroom.controlplane.arm.dataprotection.table import OPERATIONS as DATA_PROTECTION
 from strongroom.controlplane.arm.extensions import OPERATIONS as EXTENSIONS
+from strongroom.controlplane.arm.graph.table import OPERATIONS as GRAPH
 from strongroom.controlplane.arm.resources.table import OPERATIONS as RESOURCES
 from strongroom.controlplane.arm.routing import Operation
 from strongroom.controlplane.arm.storage import OPERATIONS as STORAGE
@@ -15,6 +16,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *CONTAINER_SERVICE,
     *DATA_PROTECTION,
     *EXTENSIONS,
+    *GRAPH,
     *RESOURCES,
     *STORAGE,
 )

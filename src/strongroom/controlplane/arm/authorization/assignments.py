@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from strongroom.controlplane.arm.authorization.last_owner import require_other_owner
 from strongroom.controlplane.arm.authorization.scoping import require_scope, scope_in
 from strongroom.controlplane.arm.authorizer import ASSIGNMENTS, assignment_of
 from strongroom.controlplane.arm.bodies import RoleAssignmentBody
@@ -112,28 +113,11 @@ def delete_assignment(call: Call) -> Reply:
             return Reply(204)
         assignment = assignment_of(found)
         if assignment.role_id == OWNER.id and assignment.scope == "/":
-            _refuse_last_owner(tx, found)
+            require_other_owner(tx, lambda other: other.name != assignment.name)
         tx.resources.delete(found.id)
         _audit(call, tx, "role removed", assignment, BY_ID.get(assignment.role_id))
     call.plane.authorizer.forget()
     return Reply(200, found.doc)
-
-
-def _refuse_last_owner(tx: Tx, found: Resource) -> None:
-    directory = TxPrincipals(tx)
-    for other in tx.resources.children("/", ASSIGNMENTS):
-        assignment = assignment_of(other)
-        record = directory.get_by_object_id(assignment.principal_id)
-        # Only who can sign in with a secret could ever give the role again.
-        signs_in = record is not None and any(secret.valid_at(now()) for secret in record.secrets)
-        if other.id != found.id and assignment.role_id == OWNER.id and signs_in:
-            return
-    raise ArmError(
-        409,
-        "LastOwnerAssignment",
-        "This is the last Owner at the root that can sign in: nobody could manage this server any more.",
-        actions=("Make another service principal Owner at the scope / first.",),
-    )
 
 
 def list_assignments(call: Call) -> Reply:

@@ -1,0 +1,125 @@
+"""The directory beside ARM: resolving principals as az does, and making a caller with a small role."""
+
+import uuid
+from typing import Any
+
+import pytest
+from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
+from azure.mgmt.authorization import AuthorizationManagementClient
+from azure.mgmt.resource.resources import ResourceManagementClient
+from azure.mgmt.resource.subscriptions import SubscriptionClient
+
+from ..serving import RunningServer
+
+READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
+OWNER = "8e3af657-a8ff-443c-a75c-2fe8c4bcb635"
+
+
+def create_for_rbac(server: RunningServer, role: str, *scopes: str) -> tuple[dict[str, Any], Any]:
+    """Do what `az ad sp create-for-rbac` does; return the application and a credential that signs in as it."""
+    name = f"caller-{uuid.uuid4().hex[:8]}"
+    status, application = server.request("POST", "/v1.0/applications", {"displayName": name})
+    assert status == 201, application
+    status, principal = server.request("POST", "/v1.0/servicePrincipals", {"appId": application["appId"]})
+    assert (status, principal["appId"]) == (201, application["appId"])
+    status, secret = server.request("POST", f"/v1.0/applications/{application['id']}/addPassword", {})
+    assert status == 200, secret
+    authorization = server.client(AuthorizationManagementClient)
+    for scope in scopes:
+        body = {"roleDefinitionId": f"/providers/Microsoft.Authorization/roleDefinitions/{role}"}
+        body["principalId"] = principal["id"]
+        authorization.role_assignments.create(scope, str(uuid.uuid4()), {"properties": body})
+    return application, server.sign_in(application["appId"], secret["secretText"])
+
+
+@pytest.fixture
+def group(server: RunningServer) -> Any:
+    name = f"rg-{uuid.uuid4().hex[:8]}"
+    return server.client(ResourceManagementClient).resource_groups.create_or_update(name, {"location": "westus"})
+
+
+def test_a_caller_with_a_small_role_sees_and_does_what_the_role_says(server: RunningServer, group: Any) -> None:
+    _, credential = create_for_rbac(server, READER, group.id)
+    resources = server.client(ResourceManagementClient, credential=credential)
+    assert [g.name for g in resources.resource_groups.list()] == [group.name]
+    subscriptions = server.client(SubscriptionClient, subscription="", credential=credential).subscriptions
+    assert [s.subscription_id for s in subscriptions.list()] == [server.subscription]
+    with pytest.raises(HttpResponseError) as refused:
+        resources.resource_groups.update(group.name, {"tags": {}})
+    assert refused.value.error.code == "AuthorizationFailed"
+
+
+def test_a_removed_role_counts_from_the_next_request_on(server: RunningServer, group: Any) -> None:
+    application, credential = create_for_rbac(server, READER, group.id)
+    resources = server.client(ResourceManagementClient, credential=credential)
+    assert resources.resource_groups.get(group.name).id == group.id
+    assignments = server.client(AuthorizationManagementClient).role_assignments
+    for one in assignments.list_for_scope(group.id, filter=f"principalId eq '{application['id']}'"):
+        assignments.delete_by_id(one.id)
+    with pytest.raises(HttpResponseError) as refused:
+        resources.resource_groups.get(group.name)
+    assert refused.value.status_code == 403
+    assert list(resources.resource_groups.list()) == []
+
+
+def test_who_is_no_owner_of_the_root_changes_nothing_in_the_directory(server: RunningServer, group: Any) -> None:
+    application, credential = create_for_rbac(server, OWNER, group.id)
+    for method, path, body in (
+        ("POST", "/v1.0/applications", {"displayName": "x"}),
+        ("POST", "/v1.0/servicePrincipals", {"appId": application["appId"]}),
+        ("POST", f"/v1.0/applications/{application['id']}/addPassword", {}),
+        ("DELETE", f"/v1.0/applications/{application['id']}", None),
+    ):
+        status, answer = server.request(method, path, body, credential=credential)
+        assert (status, answer["error"]["code"]) == (403, "AuthorizationFailed"), path
+    alias = f"/providers/Microsoft.Subscription/aliases/{uuid.uuid4().hex}?api-version=2021-10-01"
+    assert server.request("PUT", alias, {"properties": {}}, credential=credential)[0] == 403
+
+
+def test_principals_are_resolved_as_az_asks_for_them(server: RunningServer) -> None:
+    application, _ = create_for_rbac(server, READER)
+    query = f"?$filter=servicePrincipalNames/any(c:c%20eq%20'{application['appId']}')"
+    assert [p["id"] for p in server.request("GET", f"/v1.0/servicePrincipals{query}")[1]["value"]] == [
+        application["id"]
+    ]
+    ids = {"ids": [application["id"]], "types": ["user", "group", "servicePrincipal"]}
+    status, found = server.request("POST", "/v1.0/directoryObjects/getByIds", ids)
+    assert (status, found["value"][0]["displayName"]) == (200, application["displayName"])
+    assert server.request("GET", f"/v1.0/servicePrincipals/{application['id']}")[1]["appId"] == application["appId"]
+    by_app = f"/v1.0/servicePrincipals(appId='{application['appId']}')"
+    assert server.request("GET", by_app)[1]["id"] == application["id"]
+    assert server.request("GET", f"/v1.0/applications/{application['id']}")[1]["appId"] == application["appId"]
+    named = f"?$filter=startswith(displayName,'{application['displayName']}')"
+    assert len(server.request("GET", f"/v1.0/applications{named}")[1]["value"]) == 1
+
+
+def test_a_removed_application_signs_in_no_more(server: RunningServer) -> None:
+    application, credential = create_for_rbac(server, READER)
+    assert server.token(credential)
+    assert server.request("DELETE", f"/v1.0/applications/{application['id']}")[0] == 204
+    assert server.request("GET", f"/v1.0/applications/{application['id']}")[0] == 404
+    status, answer = server.request("GET", f"/v1.0/servicePrincipals/{application['id']}")
+    assert (status, answer["error"]["code"]) == (404, "Request_ResourceNotFound")
+    fresh = server.sign_in(application["appId"], "whatever")
+    with pytest.raises(ClientAuthenticationError):
+        server.token(fresh)
+
+
+def test_the_last_owner_at_the_root_cannot_be_removed_with_his_application(server: RunningServer) -> None:
+    query = f"?$filter=appId%20eq%20'{server.ready['clientId']}'"
+    [own] = server.request("GET", f"/v1.0/applications{query}")[1]["value"]
+    status, answer = server.request("DELETE", f"/v1.0/applications/{own['id']}")
+    assert (status, answer["error"]["code"]) == (409, "LastOwnerAssignment")
+    assert server.token()
+
+
+def test_a_secret_ends_when_it_was_asked_to(server: RunningServer) -> None:
+    application, _ = create_for_rbac(server, READER)
+    path = f"/v1.0/applications/{application['id']}/addPassword"
+    wish = {"passwordCredential": {"displayName": "short", "endDateTime": "2999-01-01T00:00:00Z"}}
+    status, secret = server.request("POST", path, wish)
+    assert (status, secret["endDateTime"]) == (200, "2999-01-01T00:00:00Z")
+    wish["passwordCredential"]["endDateTime"] = "2001-01-01T00:00:00Z"
+    assert server.request("POST", path, wish)[0] == 400
+    shown = server.request("GET", f"/v1.0/applications/{application['id']}")[1]
+    assert all(one["secretText"] is None for one in shown["passwordCredentials"])
