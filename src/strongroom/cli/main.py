@@ -26,6 +26,13 @@ PIPE_CLOSED = 128 + signal.SIGPIPE
 DEBUG_VARIABLE = "STRONGROOM_DEBUG"
 
 
+# Here and not at the command: the list of commands would import it.
+_RECOVERY_KIT = """Hand over what opens the backups when server and cluster are lost.
+
+Writes FILE (0600), which must be new, and takes the recovery secret out of the home. Prints no secret. Exit code 3 if
+--new could not reach a container; it follows when it is next used.
+"""
+
 _terminated = False
 
 
@@ -49,6 +56,8 @@ def build() -> App:
     app.command("strongroom.cli.serve:app", name="serve", help="The control plane: Azure's API, jobs, schedules.")
     app.command("strongroom.cli.cluster:app", name="cluster", help="Connect clusters to a control plane.")
     app.command("strongroom.cli.storage:app", name="storage", help="Attach storage to a control plane.")
+    app.command("strongroom.cli.vault:app", name="vault", help="Backup vaults of a lost control plane.")
+    app.command("strongroom.cli.recovery:recovery_kit", name="recovery-kit", help=_RECOVERY_KIT)
     app.command("strongroom.cli.testbed:app", name="testbed", help="A real Kubernetes control plane on loopback.")
     return app
 

@@ -20,6 +20,15 @@ from strongroom.dataplane.repository.seen import Seen, load_seen, save_seen
 from strongroom.errors import ExitCode
 
 app = App(name="repository", help="Make, inspect, check and prune a repository.")
+# Its text stands here and not at the command: the list of commands would import the control plane.
+app.command(
+    "strongroom.cli.recovery:key_file",
+    name="key-file",
+    help="""Make a key file for a container of a server, by the server's recovery kit.
+
+With it the commands of this tool work on that container. It has keys of its own: the kit can be put away again.
+""",
+)
 
 KEEP_A_COPY = (
     "Keep a copy of the key file somewhere else: without it nobody, Strongroom included, can read or extend this"

@@ -10,11 +10,14 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from strongroom.cli.home_copy import backup, restore
 from strongroom.controlplane.main import ServeOptions
 from strongroom.controlplane.main import serve as serve_until_stopped
 from strongroom.protection.job import Limits
 
 app = App(name="serve", help="The control plane: Azure's API for backup, durable jobs, schedules and retention.")
+app.command(backup)
+app.command(restore)
 
 DATABASE_VARIABLE = "STRONGROOM_DATABASE"
 _DEFAULTS = Limits()

@@ -121,6 +121,11 @@ class Sealing:
     def open(self, path: str, stored: bytes) -> bytes:
         if stored[: len(MAGIC)] != MAGIC:
             raise Damaged(f"{path} is not a sealed file", hint=_RESTORE_COPY)
+        try:
+            self.plain_length(len(stored))
+        except Damaged as error:
+            # A person has to find the file.
+            raise Damaged(f"{path} was cut off: its {error.message}", hint=error.hint) from error
         salt = stored[len(MAGIC) : HEADER_BYTES]
         _, data = self.open_range(path, len(stored), salt.hex(), HEADER_BYTES, stored[HEADER_BYTES:])
         return data
