@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from azure.identity import ClientSecretCredential
+from azure.mgmt.authorization import AuthorizationManagementClient
 
 START_SECONDS = 60  # the first start makes keys and certificates; the machine may be busy with other tests
 STOP_SECONDS = 30
@@ -91,6 +93,27 @@ class RunningServer:
         except urllib.error.HTTPError as error:
             status, text = error.code, error.read()
         return status, json.loads(text) if text else ""
+
+    def caller(self, role: str, *scopes: str) -> tuple[dict[str, str], ClientSecretCredential]:
+        """Make a caller who has *role* (a built-in role's GUID) at *scopes*, as `az ad sp create-for-rbac` does.
+
+        Returns its application (`id` is the principal's, too) and what it signs in with.
+        """
+        application = self._made("/v1.0/applications", {"displayName": f"caller-{uuid.uuid4().hex[:8]}"})
+        self._made("/v1.0/servicePrincipals", {"appId": application["appId"]})
+        secret = self._made(f"/v1.0/applications/{application['id']}/addPassword", {})
+        definition = f"/providers/Microsoft.Authorization/roleDefinitions/{role}"
+        assignments = self.client(AuthorizationManagementClient).role_assignments
+        for scope in scopes:
+            body = {"roleDefinitionId": definition, "principalId": application["id"]}
+            assignments.create(scope, str(uuid.uuid4()), {"properties": body})
+        return application, self.sign_in(application["appId"], secret["secretText"])
+
+    def _made(self, path: str, body: dict[str, str]) -> dict[str, str]:
+        status, answer = self.request("POST", path, body)
+        if status not in (200, 201):
+            raise RuntimeError(f"{path} answered {status}: {answer}")
+        return dict(answer)
 
 
 @contextlib.contextmanager

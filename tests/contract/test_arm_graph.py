@@ -15,23 +15,6 @@ READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
 OWNER = "8e3af657-a8ff-443c-a75c-2fe8c4bcb635"
 
 
-def create_for_rbac(server: RunningServer, role: str, *scopes: str) -> tuple[dict[str, Any], Any]:
-    """Do what `az ad sp create-for-rbac` does; return the application and a credential that signs in as it."""
-    name = f"caller-{uuid.uuid4().hex[:8]}"
-    status, application = server.request("POST", "/v1.0/applications", {"displayName": name})
-    assert status == 201, application
-    status, principal = server.request("POST", "/v1.0/servicePrincipals", {"appId": application["appId"]})
-    assert (status, principal["appId"]) == (201, application["appId"])
-    status, secret = server.request("POST", f"/v1.0/applications/{application['id']}/addPassword", {})
-    assert status == 200, secret
-    authorization = server.client(AuthorizationManagementClient)
-    for scope in scopes:
-        body = {"roleDefinitionId": f"/providers/Microsoft.Authorization/roleDefinitions/{role}"}
-        body["principalId"] = principal["id"]
-        authorization.role_assignments.create(scope, str(uuid.uuid4()), {"properties": body})
-    return application, server.sign_in(application["appId"], secret["secretText"])
-
-
 @pytest.fixture
 def group(server: RunningServer) -> Any:
     name = f"rg-{uuid.uuid4().hex[:8]}"
@@ -39,7 +22,7 @@ def group(server: RunningServer) -> Any:
 
 
 def test_a_caller_with_a_small_role_sees_and_does_what_the_role_says(server: RunningServer, group: Any) -> None:
-    _, credential = create_for_rbac(server, READER, group.id)
+    _, credential = server.caller(READER, group.id)
     resources = server.client(ResourceManagementClient, credential=credential)
     assert [g.name for g in resources.resource_groups.list()] == [group.name]
     subscriptions = server.client(SubscriptionClient, subscription="", credential=credential).subscriptions
@@ -50,7 +33,7 @@ def test_a_caller_with_a_small_role_sees_and_does_what_the_role_says(server: Run
 
 
 def test_a_removed_role_counts_from_the_next_request_on(server: RunningServer, group: Any) -> None:
-    application, credential = create_for_rbac(server, READER, group.id)
+    application, credential = server.caller(READER, group.id)
     resources = server.client(ResourceManagementClient, credential=credential)
     assert resources.resource_groups.get(group.name).id == group.id
     assignments = server.client(AuthorizationManagementClient).role_assignments
@@ -63,7 +46,7 @@ def test_a_removed_role_counts_from_the_next_request_on(server: RunningServer, g
 
 
 def test_who_is_no_owner_of_the_root_changes_nothing_in_the_directory(server: RunningServer, group: Any) -> None:
-    application, credential = create_for_rbac(server, OWNER, group.id)
+    application, credential = server.caller(OWNER, group.id)
     for method, path, body in (
         ("POST", "/v1.0/applications", {"displayName": "x"}),
         ("POST", "/v1.0/servicePrincipals", {"appId": application["appId"]}),
@@ -77,7 +60,7 @@ def test_who_is_no_owner_of_the_root_changes_nothing_in_the_directory(server: Ru
 
 
 def test_principals_are_resolved_as_az_asks_for_them(server: RunningServer) -> None:
-    application, _ = create_for_rbac(server, READER)
+    application, _ = server.caller(READER)
     query = f"?$filter=servicePrincipalNames/any(c:c%20eq%20'{application['appId']}')"
     assert [p["id"] for p in server.request("GET", f"/v1.0/servicePrincipals{query}")[1]["value"]] == [
         application["id"]
@@ -94,7 +77,7 @@ def test_principals_are_resolved_as_az_asks_for_them(server: RunningServer) -> N
 
 
 def test_a_removed_application_signs_in_no_more(server: RunningServer) -> None:
-    application, credential = create_for_rbac(server, READER)
+    application, credential = server.caller(READER)
     assert server.token(credential)
     assert server.request("DELETE", f"/v1.0/applications/{application['id']}")[0] == 204
     assert server.request("GET", f"/v1.0/applications/{application['id']}")[0] == 404
@@ -114,7 +97,7 @@ def test_the_last_owner_at_the_root_cannot_be_removed_with_his_application(serve
 
 
 def test_a_secret_ends_when_it_was_asked_to(server: RunningServer) -> None:
-    application, _ = create_for_rbac(server, READER)
+    application, _ = server.caller(READER)
     path = f"/v1.0/applications/{application['id']}/addPassword"
     wish = {"passwordCredential": {"displayName": "short", "endDateTime": "2999-01-01T00:00:00Z"}}
     status, secret = server.request("POST", path, wish)

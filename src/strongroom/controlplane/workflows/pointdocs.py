@@ -9,7 +9,7 @@ from strongroom.controlplane.state.points import StoredPoint
 from strongroom.controlplane.state.resources import Document
 from strongroom.controlplane.state.times import stamp
 from strongroom.controlplane.workflows.containers import Place
-from strongroom.dataplane.repository.model import Manifest
+from strongroom.dataplane.repository.model import Manifest, VolumeEntry, VolumeState
 from strongroom.protection.times import TimeTextInvalid, parse_calendar_period, parse_instant
 
 POINTS: Final = "Microsoft.DataProtection/backupVaults/backupInstances/recoveryPoints"
@@ -69,8 +69,28 @@ def stored_point(instance: str, place: Place, manifest: Manifest) -> StoredPoint
         "slot": caller.get("slot", ""),
         "trigger": caller.get("trigger", ""),
         "job": caller.get("job", ""),
+        "volumes": snapshot_facts(manifest.volumes),
     }
     return StoredPoint(instance, manifest.id, time, expiry, caller.get("tag", ""), document, private=private)
+
+
+def snapshot_facts(volumes: Iterable[VolumeEntry]) -> list[Document]:
+    """Return what is remembered of the CSI snapshots that a point holds, in the manifest's order."""
+    return [
+        {
+            "namespace": one.namespace,
+            "claim": one.claim,
+            "driver": one.driver,
+            "handle": one.handle,
+            "snapshotClass": one.snapshot_class,
+            "storageClass": one.storage_class,
+            "volume": one.volume,
+            "sizeBytes": one.restore_size_bytes,
+            "created": one.created,
+        }
+        for one in volumes
+        if one.state is VolumeState.SNAPSHOT_READY and one.handle
+    ]
 
 
 def point_time(manifest: Manifest) -> str:

@@ -1,0 +1,1 @@
+"""Microsoft.ResourceGraph: searches over all resources that the caller may read, in the query language of KQL."""
