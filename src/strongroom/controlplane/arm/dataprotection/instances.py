@@ -196,7 +196,11 @@ def delete_instance(call: Call) -> Reply:
         soft = vault.properties["securitySettings"]["softDeleteSettings"]["state"] != "Off"
         state = ProtectionState(instance.properties["currentProtectionState"])
         decision = decide(instance.name, state, Action.DELETE, soft_delete=soft)
-        assert not isinstance(decision, NothingToDo), "an instance that is there can be deleted, or is refused"
+        if isinstance(decision, NothingToDo):
+            running = tx.operations.running(instance.id, "delete-instance")
+            if running is None:  # the one that deletes it ends in this moment
+                raise ArmError(409, "Conflict", f"The backup instance '{instance.name}' is being deleted.")
+            return accepted_by_vault(call, tx, vault, running)
         tx.resources.put(with_state(instance, decision.during, provisioning="Updating"))
         tx.schedules.clear(instance.id)
         states = {"soft": soft, "failed": str(decision.failed)}
