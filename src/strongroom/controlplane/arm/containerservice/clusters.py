@@ -1,5 +1,6 @@
 """Managed clusters: Kubernetes clusters that were connected, each with the identity that Azure gives a cluster."""
 
+import threading
 import uuid
 from typing import Final
 from urllib.parse import urlsplit
@@ -36,6 +37,7 @@ from strongroom.controlplane.workflows.readiness import INSTANCES, same_id
 
 NODE_GROUP_CHARACTERS: Final = 80  # AKS' own limit of MC_{group}_{cluster}_{location}
 _DISCONNECT: Final = "disconnect-cluster"
+_ONE_AT_A_TIME: Final = threading.Lock()
 
 
 def put_cluster(call: Call) -> Reply:
@@ -55,7 +57,8 @@ def put_cluster(call: Call) -> Reply:
     with call.db.read() as tx:
         _refuse_other_cluster(call, tx, old, uid)
     cluster = connected(call, admin)
-    with call.db.write() as tx:
+    # Two at once, each under a name of its own, do not see each other's rows on PostgreSQL.
+    with _ONE_AT_A_TIME, call.db.write() as tx:
         _refuse_other_cluster(call, tx, old, cluster.uid)
         resource = _cluster(call, tx, old, cluster)
         during = resource.with_properties({"provisioningState": "Updating" if old else "Creating"})
