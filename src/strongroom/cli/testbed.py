@@ -8,29 +8,41 @@ from cyclopts import App, Parameter
 
 from strongroom.cli.output import Facts, Output, Table, emit, note
 from strongroom.errors import ExitCode
-from strongroom.testbed.binaries import MODULES, cache_folder, locate
+from strongroom.testbed.binaries import MODULES, cache_folder, locate, locate_node
 from strongroom.testbed.cluster import Testbed
-from strongroom.testbed.options import TestbedOptions
+from strongroom.testbed.options import Level, TestbedOptions
 
-app = App(name="testbed", help="A real Kubernetes control plane on loopback, without Docker. Nothing runs in its pods.")
+app = App(
+    name="testbed",
+    help="A real Kubernetes on loopback, without Docker: the control plane alone, or with a node that runs pods.",
+)
 
 Folder = Annotated[Path, Parameter(name="--dir")]
 
 
 @app.command
-def up(*, dir_: Folder, volumes: bool = True, audit: bool = False, options: Output = Output()) -> None:  # noqa: B008
+def up(
+    *,
+    dir_: Folder,
+    level: Level = Level.CONTROL_PLANE,
+    volumes: bool = True,
+    audit: bool = False,
+    options: Output = Output(),  # noqa: B008
+) -> None:
     """Start a cluster in a folder; return when all of it is ready. Missing programs are built first.
 
     Parameters
     ----------
     dir_
         An absent or empty folder. `down` removes it.
+    level
+        With `control-plane` pods only seem to run. `node` adds a real node, which needs root and Linux.
     volumes
         Start the CSI driver, provisioner, snapshotter and snapshot-controller too.
     audit
         Log every request in logs/audit.log of the folder.
     """
-    chosen = TestbedOptions(volumes=volumes, audit=audit)
+    chosen = TestbedOptions(level=level, volumes=volumes, audit=audit)
     testbed = Testbed.up(dir_, chosen, lambda text: note(options, text))
     document = {
         "kubeconfig": str(testbed.kubeconfig),
@@ -81,11 +93,51 @@ def down(*, dir_: Folder, options: Output = Output()) -> None:  # noqa: B008
 
 
 @app.command
-def build(*, options: Output = Output()) -> None:  # noqa: B008
-    """Build the programs that are missing into the cache, without starting a cluster: about ten minutes, once."""
-    binaries = locate(lambda text: note(options, text), MODULES)
+def build(*, level: Level = Level.CONTROL_PLANE, options: Output = Output()) -> None:  # noqa: B008
+    """Build the programs that are missing into the cache, without starting a cluster: about ten minutes, once.
+
+    Parameters
+    ----------
+    level
+        `node` builds what a real node is made of too: about four minutes more.
+    """
+
+    def report(text: str) -> None:
+        note(options, text)
+
+    binaries = locate_node(report) if level is Level.NODE else locate(report, MODULES)
     document = {name: str(path) for name, path in sorted(binaries.paths.items())}
     emit(options, document, Facts(document, ids=list(document.values()), notes=[f"cache: {cache_folder()}"]))
+
+
+@app.command
+def expose(port: int, *, dir_: Folder, options: Output = Output()) -> None:  # noqa: B008
+    """Let pods of a real node reach a port of this machine's loopback; print the address at which they do.
+
+    Parameters
+    ----------
+    port
+        On which something listens, or will.
+    dir_
+        The folder that `up --level node` was given.
+    """
+    address = Testbed.open(dir_).expose(port)
+    emit(options, {"address": address}, address)
+
+
+@app.command
+def load_image(archive: Path, *, dir_: Folder, options: Output = Output()) -> None:  # noqa: B008
+    """Give a real node the images of an archive, as `docker save` writes it.
+
+    Parameters
+    ----------
+    archive
+        A tar file. Pods that use its images must not have the pull policy `Always`.
+    dir_
+        The folder that `up --level node` was given.
+    """
+    Testbed.open(dir_).load_image(archive)
+    emit(options, {"loaded": str(archive)}, f"{archive}: loaded")
 
 
 @app.command

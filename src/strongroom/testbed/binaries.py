@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from strongroom.testbed import debian
 from strongroom.testbed.errors import BuildFailed
 from strongroom.testbed.toolchain import go_command
 
@@ -58,9 +59,22 @@ class GoModule:
     files: tuple[Files, ...] = ()
     variables: Mapping[str, str] | None = None
     """String variables set at link time."""
+    tags: tuple[str, ...] = ()
+    """Build tags."""
+    c_library: str | None = None
+    """A Debian package with the headers and the static library of C code that is linked in; None for pure Go."""
 
 
 _VERSION_PACKAGE = "k8s.io/component-base/version"
+_KUBERNETES_VARIABLES = {
+    # A build outside the project's own scripts calls itself v0.0.0-master, which clients refuse to speak to.
+    f"{_VERSION_PACKAGE}.gitVersion": KUBERNETES_VERSION,
+    f"{_VERSION_PACKAGE}.gitMajor": KUBERNETES_VERSION[1:].split(".")[0],
+    f"{_VERSION_PACKAGE}.gitMinor": KUBERNETES_VERSION.split(".")[1],
+    f"{_VERSION_PACKAGE}.gitTreeState": "clean",
+    f"{_VERSION_PACKAGE}.gitCommit": KUBERNETES_VERSION,
+    f"{_VERSION_PACKAGE}.buildDate": "1970-01-01T00:00:00Z",  # fixed: the same source gives the same bytes
+}
 _SNAPSHOTTER = "github.com/kubernetes-csi/external-snapshotter"
 
 CRDS = "crds"
@@ -74,15 +88,7 @@ MODULES = (
             Program(name, f"k8s.io/kubernetes/cmd/{name}")
             for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
         ),
-        variables={
-            # A build outside the project's own scripts calls itself v0.0.0-master, which clients refuse to speak to.
-            f"{_VERSION_PACKAGE}.gitVersion": KUBERNETES_VERSION,
-            f"{_VERSION_PACKAGE}.gitMajor": KUBERNETES_VERSION[1:].split(".")[0],
-            f"{_VERSION_PACKAGE}.gitMinor": KUBERNETES_VERSION.split(".")[1],
-            f"{_VERSION_PACKAGE}.gitTreeState": "clean",
-            f"{_VERSION_PACKAGE}.gitCommit": KUBERNETES_VERSION,
-            f"{_VERSION_PACKAGE}.buildDate": "1970-01-01T00:00:00Z",  # fixed: the same source gives the same bytes
-        },
+        variables=_KUBERNETES_VARIABLES,
     ),
     GoModule("etcd", (Program("etcd", "go.etcd.io/etcd/server/v3"),)),
     GoModule(
@@ -97,6 +103,42 @@ MODULES = (
         (Files(CRDS, f"{_SNAPSHOTTER}/client/v8", "config/crd", "*snapshot*.yaml"),),
     ),
 )
+
+NFTABLES = "nftables"
+BUSYBOX = "busybox"
+_CNI_PLUGINS = "github.com/containernetworking/plugins/plugins"
+_CONTAINERD = "github.com/containerd/containerd/v2/cmd"
+
+NODE_MODULES = (
+    GoModule(
+        "kubelet",
+        tuple(Program(name, f"k8s.io/kubernetes/cmd/{name}") for name in ("kubelet", "kube-proxy")),
+        variables=_KUBERNETES_VARIABLES,
+    ),
+    GoModule(
+        "containerd",
+        tuple(Program(name, f"{_CONTAINERD}/{name}") for name in ("containerd", "containerd-shim-runc-v2", "ctr")),
+        tags=("no_btrfs", "no_devmapper", "no_zfs"),  # snapshotters that a test cluster has no use for
+    ),
+    GoModule(
+        "cniplugins",
+        (
+            Program("bridge", f"{_CNI_PLUGINS}/main/bridge"),
+            Program("loopback", f"{_CNI_PLUGINS}/main/loopback"),
+            Program("host-local", f"{_CNI_PLUGINS}/ipam/host-local"),
+        ),
+    ),
+    GoModule(
+        "runc",
+        (Program("runc", "github.com/opencontainers/runc"),),
+        tags=("netgo", "osusergo", "seccomp"),
+        c_library="libseccomp-dev",
+    ),
+    GoModule("pause", (Program("pause", "."),)),
+)
+"""What a real node is made of, besides `MODULES`; built when the level `node` is asked for."""
+
+_NFTABLES_PACKAGES = ("nftables", "libnftables1", "libnftnl11", "libmnl0", "libjansson4", "libxtables12", "libedit2")
 
 TEST_MODULES = (
     GoModule("folderdriver", (Program(CSI_SANITY, "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity"),)),
@@ -144,8 +186,22 @@ def locate(report: Report, modules: Iterable[GoModule] = MODULES) -> Binaries:
     return Binaries(paths)
 
 
+def locate_node(report: Report) -> Binaries:
+    """Return what a cluster with a real node is made of, building what is missing; `nftables` is a folder of packages.
+
+    Raises `BuildFailed`.
+    """
+    made = locate(report, (*MODULES, *NODE_MODULES))
+    nftables = debian.unpacked(_NFTABLES_PACKAGES, cache_folder(), report)
+    busybox = debian.unpacked(("busybox-static",), cache_folder(), report) / "bin" / "busybox"
+    return Binaries({**made.paths, NFTABLES: nftables, BUSYBOX: busybox})
+
+
 def _content_hash(module: GoModule) -> str:
-    digest = hashlib.sha256(f"{platform.machine()} {sorted((module.variables or {}).items())}".encode())
+    settings = f"{platform.machine()} {sorted((module.variables or {}).items())}"
+    if module.tags or module.c_library:
+        settings += f" {module.tags} {module.c_library}"
+    digest = hashlib.sha256(settings.encode())
     folder = _SOURCES / module.folder
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -179,26 +235,38 @@ def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
         yield
 
 
-def _go_environment() -> dict[str, str]:
-    # The modules are complete in themselves: no workspace above them, no other toolchain, no C compiler.
-    return {
+def _go_environment(c_library: Path | None = None) -> dict[str, str]:
+    # The modules are complete in themselves: no workspace above them, no other toolchain, and no C but what is named.
+    environment = {
         **os.environ,
-        "CGO_ENABLED": "0",
+        "CGO_ENABLED": "0" if c_library is None else "1",
         "GOFLAGS": "-mod=readonly -buildvcs=false",
         "GOWORK": "off",
         "GOTOOLCHAIN": "local",
     }
+    if c_library is not None:
+        libraries = [str(folder) for folder in debian.library_folders(c_library)]
+        environment["PKG_CONFIG_PATH"] = os.pathsep.join(f"{folder}/pkgconfig" for folder in libraries)
+        environment["CGO_CFLAGS"] = f"-I{c_library}/usr/include"
+        environment["CGO_LDFLAGS"] = " ".join(f"-L{folder}" for folder in libraries)
+    return environment
 
 
 def _build(module: GoModule, program: Program, target: Path, title: str, report: Report) -> None:
     report(f"{title}: building")
     started = last = time.monotonic()
     variables = "".join(f" -X {name}={value}" for name, value in (module.variables or {}).items())
+    c_library = None
+    if module.c_library is not None:
+        c_library = debian.unpacked((module.c_library,), cache_folder(), report)
+        variables += " -extldflags -static"  # it runs on nodes, which have no such library
     command = [
         go_command(cache_folder(), report),
         "build",
         "-v",
         "-trimpath",
+        "-tags",
+        ",".join(module.tags),
         "-ldflags",
         f"-s -w{variables}",
         "-o",
@@ -207,7 +275,7 @@ def _build(module: GoModule, program: Program, target: Path, title: str, report:
     with subprocess.Popen(
         [*command, program.package],
         cwd=_SOURCES / module.folder,
-        env=_go_environment(),
+        env=_go_environment(c_library),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

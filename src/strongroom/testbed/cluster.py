@@ -12,19 +12,37 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Self
 
-from strongroom.testbed import certificates, compaction, components, objects, processes
+from strongroom.testbed import (
+    capsule,
+    certificates,
+    compaction,
+    components,
+    images,
+    node_components,
+    objects,
+    processes,
+)
 from strongroom.testbed.access import PROBE_SECONDS, TIMEOUT_SECONDS, Connection
-from strongroom.testbed.binaries import CRDS, Binaries, Report, locate
-from strongroom.testbed.errors import ComponentFailed, NoTestbed, ServerRefused, ServerUnreachable, TestbedExists
+from strongroom.testbed.binaries import CRDS, Binaries, Report, locate, locate_node
+from strongroom.testbed.capsule import Capsule
+from strongroom.testbed.errors import (
+    ComponentFailed,
+    NodeUnsupported,
+    NoTestbed,
+    ServerRefused,
+    ServerUnreachable,
+    TestbedExists,
+)
+from strongroom.testbed.forwarding import from_capsule, listening
 from strongroom.testbed.identities import make_identities
 from strongroom.testbed.layout import Layout, State, free_ports, taken
-from strongroom.testbed.options import TestbedOptions
+from strongroom.testbed.options import Level, TestbedOptions
 
 _READY_SECONDS = 90.0  # for each step; a loaded two-core machine needs up to a third of it
 _DEFAULT_SERVICE_ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/default"
@@ -73,14 +91,18 @@ class Testbed:
         """Start a cluster in *folder* (absent or empty) and return when all of it is ready.
 
         Programs that are missing are built first, which takes minutes and is told through *report*. If a part fails,
-        nothing is left, and `ComponentFailed` carries the tail of its log. Raises `TestbedExists`, `BuildFailed`.
+        nothing is left, and `ComponentFailed` carries the tail of its log. Raises `TestbedExists`, `BuildFailed`, and
+        `NodeUnsupported` where the options ask for a real node and none can run.
         """
         options = options or TestbedOptions()
+        real = options.level is Level.NODE
+        if real and (reason := capsule.unsupported()):
+            raise NodeUnsupported(reason, hint="The level `control-plane` runs everywhere.")
         layout = Layout(folder.absolute())
         _claim(layout)
         with _locked(layout):
             try:
-                binaries = locate(report)
+                binaries = locate_node(report) if real else locate(report)
                 for attempt in range(_PORT_ATTEMPTS):
                     ports = free_ports()
                     state = State(options, ports, {name: str(path) for name, path in binaries.paths.items()})
@@ -126,6 +148,7 @@ class Testbed:
         if not layout.root.exists():
             lost = processes.with_environment(_FOLDER_VARIABLE, str(layout.root))
             processes.end(lost, kill=True)
+            Capsule(layout).clear()
             return bool(lost)
         if not layout.lock.exists():
             raise NoTestbed(f"{folder} holds no test cluster", hint="It was left as it is.")
@@ -240,6 +263,31 @@ class Testbed:
         certificates.write_private(path, certificates.kubeconfig(self.server, authority.certificate, client))
         return path
 
+    def load_image(self, archive: Path) -> None:
+        """Give the real node the images of *archive* (see `images`); pods must not ask to pull them always."""
+        node_components.load_image(self._setting(), archive.absolute(), self._environment())
+
+    def expose(self, port: int) -> str:
+        """Let pods and programs of the real node reach *port* of this machine's loopback; return host and port there.
+
+        It stays until the cluster ends. Asking again is no error.
+        """
+        name, own = f"expose-{port}", self._capsule
+        own.entrance()  # before a forwarder is started that would end at once
+        if self.pid(name) is None:
+            self._launch(name, from_capsule(self._layout, port))
+
+        def served() -> bool:
+            init = own.init()
+            return init is not None and listening(init, port)
+
+        self._await(served, f"port {port} in the capsule", name)
+        return f"{components.NODE_ADDRESS}:{port}"
+
+    def inside(self, *command: str) -> str:
+        """Run a program in the real node's capsule and return what it printed. Raises `ComponentFailed`."""
+        return self._capsule.run(command, self._environment())
+
     def stop(self, component: str, *, kill: bool = False) -> None:
         """End one program, by SIGTERM or with *kill* by SIGKILL; `start` brings it back with its data."""
         self._end([component], kill=kill)
@@ -322,18 +370,42 @@ class Testbed:
         # A proxy, a kubeconfig or a KWOK configuration of the user must not reach the cluster's programs.
         layout = self._layout
         own = {"HOME": str(layout.home), "TMPDIR": str(layout.run), _FOLDER_VARIABLE: str(layout.root)}
-        return {"PATH": os.environ.get("PATH", os.defpath), **own}
+        path = os.environ.get("PATH", os.defpath)
+        return {"PATH": f"{layout.node_programs}{os.pathsep}{path}" if self._real else path, **own}
 
     def _make_files(self) -> None:
         layout = self._layout
         layout.make()
         make_identities(layout, self.server)
         certificates.write_private(layout.root / "audit-policy.json", json.dumps(objects.AUDIT_POLICY).encode())
+        if self._real:
+            node_components.write_files(self._setting())
         self._state.write(layout)
+
+    @property
+    def _real(self) -> bool:
+        return self.options.level is Level.NODE
+
+    @property
+    def _capsule(self) -> Capsule:
+        return Capsule(self._layout)
+
+    def _start_node(self, report: Report) -> None:
+        """Start what the others run in, and containerd with the images that it must have."""
+        archives = images.node_images(self._setting().binaries)
+        self._capsule.prepare()
+        for name in (components.CAPSULE, components.FORWARDER, components.CONTAINERD):
+            self._spawn(name)
+            self._await_ready(name)
+        for archive in archives:
+            self.load_image(archive)
+        report("containerd is ready")
 
     def _start_all(self, report: Report) -> None:
         """Start every program and return when all are ready. Raises `ComponentFailed`."""
         names = self.component_names
+        if self._real:
+            self._start_node(report)
         for name in self._stores():
             self._spawn(name)
         for name in self._stores():
@@ -342,14 +414,14 @@ class Testbed:
         self._spawn(components.APISERVER)
         self._await_ready(components.APISERVER)
         report("the API server is ready")
-        later = [name for name in names if name not in (*components.STORES, components.APISERVER)]
+        later = list(names[names.index(components.APISERVER) + 1 :])
         for name in later:
             if name not in components.VOLUME_COMPONENTS:
                 self._spawn(name)
         with self._api() as api:
             self._state = replace(self._state, version=str(api.get("/version")["gitVersion"]))
             self._state.write(self._layout)
-            for path, document in objects.cluster_objects():
+            for path, document in objects.cluster_objects(self.options.level):
                 api.ensure(path, document)
             if self.options.volumes:
                 self._make_volume_objects(api)
@@ -370,7 +442,7 @@ class Testbed:
             )
 
         self._await(established, "the snapshot CRDs", components.APISERVER)
-        for path, document in objects.volume_objects():
+        for path, document in objects.volume_objects(self.options.level):
             self._await(partial(_ensured, api, path, document), path, components.APISERVER)
 
     def _setting(self) -> components.Setting:
@@ -378,14 +450,23 @@ class Testbed:
         return components.Setting(self._layout, dict(self._state.ports), self._state.options, binaries)
 
     def _spawn(self, name: str) -> None:
+        line = node_components.command(name, self._setting())
+        if self._real and name not in (components.CAPSULE, components.FORWARDER):
+            belong, see = self._capsule.entrance()
+            self._launch(name, [*see, *line], prefix=belong)
+        else:
+            self._launch(name, line)
+
+    def _launch(self, name: str, line: Sequence[str], *, prefix: Sequence[str] = ()) -> None:
         record = self._layout.record(name)
         record.unlink(missing_ok=True)
         processes.start(
             record,
-            components.command(name, self._setting()),
+            line,
             folder=self._layout.root,
             log=self._layout.log(name),
             environment=self._environment(),
+            prefix=prefix,
         )
         deadline = time.monotonic() + _READY_SECONDS
         while processes.recorded(record) is None:
@@ -393,14 +474,19 @@ class Testbed:
                 raise ComponentFailed(f"{name} did not start")
             time.sleep(0.001)
 
-    def _end(self, names: Iterable[str], *, kill: bool) -> None:
+    def _end(self, names: Collection[str], *, kill: bool) -> None:
+        if components.CAPSULE in names:
+            names = [*names, capsule.INIT]
         found = [processes.recorded(self._layout.record(name)) for name in names]
         processes.end([process for process in found if process is not None], kill=kill)
         for name in names:
             self._layout.record(name).unlink(missing_ok=True)
+        if components.CAPSULE in names:
+            self._capsule.clear()
 
     def _await_ready(self, name: str) -> None:
         """Return when *name* does its work, by a sign that only its work gives. Raises `ComponentFailed`."""
+        ports = self._state.ports
         checks: dict[str, Callable[[], bool]] = {
             components.ETCD: lambda: _answers(self._store(seconds=PROBE_SECONDS), "/health"),
             components.ETCD_OVERRIDES: lambda: _answers(self._store("overrides", seconds=PROBE_SECONDS), "/health"),
@@ -409,12 +495,26 @@ class Testbed:
             components.CONTROLLER_MANAGER: lambda: _answers(self._api(), _DEFAULT_SERVICE_ACCOUNT),
             components.SCHEDULER: lambda: _answers(self._api("scheduler", seconds=PROBE_SECONDS), "/readyz"),
             components.KWOK: self._node_ready,
+            components.CAPSULE: self._capsule.ready.exists,
+            components.FORWARDER: lambda: ports["apiserver"] in taken([ports["apiserver"]]),
+            components.CONTAINERD: lambda: node_components.containerd_answers(self._layout),
+            # After it was started anew its Node still says that it is ready.
+            components.KUBELET: lambda: node_components.healthy(ports["kubelet-health"]) and self._node_ready(),
+            components.KUBE_PROXY: lambda: node_components.healthy(ports["proxy-health"]),
         }
+        if self._real:
+            checks[components.DRIVER] = self._driver_registered
         self._await(checks.get(name, lambda: self.pid(name) is not None), name, name)
 
     def _node_ready(self) -> bool:
         with self._api() as api:
-            return _condition(api.get(f"/api/v1/nodes/{components.NODE_NAME}"), "Ready")
+            node = api.get(f"/api/v1/nodes/{components.NODE_NAME}")
+        return _condition(node, "Ready") and not node["spec"].get("taints")
+
+    def _driver_registered(self) -> bool:
+        with self._api() as api:
+            node = api.get(f"/apis/storage.k8s.io/v1/csinodes/{components.NODE_NAME}")
+        return any(driver["name"] == components.DRIVER_NAME for driver in node["spec"]["drivers"] or ())
 
     def _await(self, condition: Callable[[], bool], what: str, component: str) -> None:
         """Return when *condition* holds. Raises `ComponentFailed` when *component* ends or time is up."""
@@ -501,6 +601,7 @@ def _end_all(layout: Layout) -> None:
     found = {processes.recorded(path) for path in records if path.suffix != ".new"}
     found |= set(processes.with_environment(_FOLDER_VARIABLE, str(layout.root)))
     processes.end([process for process in found if process is not None], kill=True)
+    Capsule(layout).clear()
 
 
 def _clear(layout: Layout) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from strongroom.testbed.binaries import STAGES, Binaries
 from strongroom.testbed.layout import CSI_SOCKET, Layout
-from strongroom.testbed.options import TestbedOptions
+from strongroom.testbed.options import Level, TestbedOptions
 
 ETCD = "etcd"
 ETCD_OVERRIDES = "etcd-overrides"
@@ -16,11 +16,22 @@ DRIVER = "folderdriver"
 SNAPSHOTTER = "csi-snapshotter"
 SNAPSHOT_CONTROLLER = "snapshot-controller"
 
+CAPSULE = "capsule"
+FORWARDER = "forwarder"
+CONTAINERD = "containerd"
+KUBELET = "kubelet"
+KUBE_PROXY = "kube-proxy"
+
 STORES = (ETCD, ETCD_OVERRIDES)
 VOLUME_COMPONENTS = (DRIVER, SNAPSHOTTER, SNAPSHOT_CONTROLLER)
 
 DRIVER_NAME = "folder.csi.strongroom.test"
 NODE_NAME = "node-0"
+NODE_ADDRESS = "10.99.0.1"
+"""Of a real node; pods find there what `Testbed.expose` names."""
+
+KUBELET_ROOT = "/var/lib/kubelet"
+"""As seen in the capsule."""
 
 SERVICE_RANGE = "10.96.0.0/16"
 SERVICE_ADDRESS = "10.96.0.1"  # the first of the range: the Service `kubernetes`
@@ -38,7 +49,7 @@ _STAGES = (
 _HEARTBEAT_SECONDS = 40  # of KWOK's node leases, as a kubelet has it
 
 # Nobody shares the API server with the controllers, and tests wait for them. Client defaults are 20 and 5 a second.
-_FAST_CLIENT = ("--kube-api-qps=500", "--kube-api-burst=1000")
+FAST_CLIENT = ("--kube-api-qps=500", "--kube-api-burst=1000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +61,19 @@ class Setting:
     options: TestbedOptions
     binaries: Binaries
 
+    @property
+    def csi_socket(self) -> str:
+        """Where the CSI driver listens."""
+        return f"{KUBELET_ROOT}/plugins/{DRIVER_NAME}/csi.sock" if self.options.level is Level.NODE else CSI_SOCKET
+
 
 def component_names(options: TestbedOptions) -> tuple[str, ...]:
     """Return the programs of a cluster, in the order in which they start."""
-    names = [ETCD, *([ETCD_OVERRIDES] if options.etcd_servers_overrides else []), APISERVER]
-    names += [CONTROLLER_MANAGER, SCHEDULER, KWOK, *(VOLUME_COMPONENTS if options.volumes else ())]
-    return tuple(names)
+    real = options.level is Level.NODE
+    names = [CAPSULE, FORWARDER, CONTAINERD] if real else []
+    names += [ETCD, *([ETCD_OVERRIDES] if options.etcd_servers_overrides else []), APISERVER]
+    names += [CONTROLLER_MANAGER, SCHEDULER, *([KUBELET, KUBE_PROXY] if real else [KWOK])]
+    return (*names, *(VOLUME_COMPONENTS if options.volumes else ()))
 
 
 def command(name: str, setting: Setting) -> list[str]:
@@ -105,10 +123,8 @@ def _apiserver(setting: Setting) -> list[str]:
     pki = layout.pki
     line = [
         setting.binaries[APISERVER],
-        "--bind-address=127.0.0.1",
-        "--advertise-address=127.0.0.1",
+        *_apiserver_network(setting),
         f"--secure-port={ports['apiserver']}",
-        "--endpoint-reconciler-type=none",  # no Endpoints may have a loopback address; the others refuse to start
         f"--etcd-servers=https://127.0.0.1:{ports['etcd']}",
         f"--etcd-cafile={pki}/etcd-ca.crt",
         f"--etcd-certfile={pki}/etcd-client.crt",
@@ -146,6 +162,20 @@ def _apiserver(setting: Setting) -> list[str]:
     return [*line, *options.apiserver_flags]
 
 
+def _apiserver_network(setting: Setting) -> list[str]:
+    if setting.options.level is not Level.NODE:
+        # No Endpoints may have a loopback address; the other reconcilers refuse to start.
+        return ["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none"]
+    pki = setting.layout.pki
+    return [
+        f"--advertise-address={NODE_ADDRESS}",
+        f"--kubelet-client-certificate={pki}/kubelet-client.crt",
+        f"--kubelet-client-key={pki}/kubelet-client.key",
+        "--kubelet-preferred-address-types=InternalIP",
+        "--enable-admission-plugins=NodeRestriction",
+    ]
+
+
 def _serving(setting: Setting, port: str) -> list[str]:
     pki = setting.layout.pki
     return [
@@ -162,7 +192,7 @@ def _controller_manager(setting: Setting) -> list[str]:
         setting.binaries[CONTROLLER_MANAGER],
         f"--kubeconfig={pki}/controller-manager.kubeconfig",
         *_serving(setting, "controller-manager"),
-        *_FAST_CLIENT,
+        *FAST_CLIENT,
         "--leader-elect=false",
         "--controllers=*",
         "--use-service-account-credentials=true",
@@ -178,7 +208,7 @@ def _scheduler(setting: Setting) -> list[str]:
         setting.binaries[SCHEDULER],
         f"--kubeconfig={setting.layout.pki}/scheduler.kubeconfig",
         *_serving(setting, "scheduler"),
-        *_FAST_CLIENT,
+        *FAST_CLIENT,
         "--leader-elect=false",
     ]
 
@@ -197,13 +227,15 @@ def _kwok(setting: Setting) -> list[str]:
 
 
 def _driver(setting: Setting) -> list[str]:
+    real = setting.options.level is Level.NODE
     return [
         setting.binaries[DRIVER],
         f"-name={DRIVER_NAME}",
         f"-node={NODE_NAME}",
         f"-data={setting.layout.volumes}",
-        f"-socket={CSI_SOCKET}",
+        f"-socket={setting.csi_socket}",
         f"-kubeconfig={setting.layout.pki}/storage.kubeconfig",
+        *([f"-registration={KUBELET_ROOT}/plugins_registry/{DRIVER_NAME}-reg.sock"] if real else []),
     ]
 
 
@@ -211,8 +243,8 @@ def _snapshotter(setting: Setting) -> list[str]:
     return [
         setting.binaries[SNAPSHOTTER],
         f"--kubeconfig={setting.layout.pki}/storage.kubeconfig",
-        f"--csi-address={CSI_SOCKET}",
-        *_FAST_CLIENT,
+        f"--csi-address={setting.csi_socket}",
+        *FAST_CLIENT,
         "--retry-interval-start=100ms",  # of a snapshot that is not ready yet
         "--retry-interval-max=2s",
     ]
@@ -222,7 +254,7 @@ def _snapshot_controller(setting: Setting) -> list[str]:
     return [
         setting.binaries[SNAPSHOT_CONTROLLER],
         f"--kubeconfig={setting.layout.pki}/storage.kubeconfig",
-        *_FAST_CLIENT,
+        *FAST_CLIENT,
         "--retry-interval-start=100ms",
         "--retry-interval-max=2s",
     ]

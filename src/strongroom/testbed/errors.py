@@ -17,6 +17,10 @@ class TestbedExists(TestbedError, UsageError):
     """The folder named is in use: by a test cluster, or by files that are none of ours."""
 
 
+class NodeUnsupported(TestbedError, UsageError):
+    """No real node can run here; the message says what is missing."""
+
+
 class BuildFailed(TestbedError):
     """A program of the test cluster could not be built; the message ends with what the compiler said last."""
 

@@ -1,7 +1,7 @@
 """Decides who is who in a test cluster: its authorities, its servers, and the users that its programs are."""
 
 from strongroom.testbed import certificates
-from strongroom.testbed.components import SERVICE_ADDRESS
+from strongroom.testbed.components import NODE_ADDRESS, NODE_NAME, SERVICE_ADDRESS
 from strongroom.testbed.layout import Layout
 
 
@@ -15,11 +15,14 @@ def make_identities(layout: Layout, server: str) -> None:
     etcd_authority.write(pki, "etcd-ca")
     proxy_authority.write(pki, "front-proxy-ca")
     own = ("127.0.0.1",)
-    certificates.make_server(authority, "kube-apiserver", (*own, SERVICE_ADDRESS)).write(pki, "apiserver")
+    certificates.make_server(authority, "kube-apiserver", (*own, SERVICE_ADDRESS, NODE_ADDRESS)).write(pki, "apiserver")
     certificates.make_server(authority, "strongroom-testbed-component", own).write(pki, "component")
     certificates.make_server(etcd_authority, "etcd", own).write(pki, "etcd")
     certificates.make_client(etcd_authority, "kube-apiserver").write(pki, "etcd-client")
     certificates.make_client(proxy_authority, "front-proxy").write(pki, "front-proxy")
+    certificates.make_client(authority, "strongroom-testbed-apiserver", ("system:masters",)).write(
+        pki, "kubelet-client"
+    )
     private, public = certificates.make_signing_key()
     certificates.write_private(pki / "service-account.key", private)
     certificates.write_private(pki / "service-account.pub", public)
@@ -32,6 +35,9 @@ def make_identities(layout: Layout, server: str) -> None:
         ("scheduler", "system:kube-scheduler", ()),
         ("kwok", "strongroom-testbed-kwok", admins),
         ("storage", "strongroom-testbed-storage", admins),
+        # Of a real node. The node authorizer and RBAC know these by their names.
+        ("kubelet", f"system:node:{NODE_NAME}", ("system:nodes",)),
+        ("kube-proxy", "system:kube-proxy", ()),
     ):
         client = certificates.make_client(authority, user, groups)
         document = certificates.kubeconfig(server, authority.certificate, client)

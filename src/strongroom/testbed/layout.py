@@ -16,7 +16,17 @@ from strongroom.testbed.options import TestbedOptions
 # Below what Linux gives to outgoing connections (32768 and up): a free port stays free until it is listened on.
 _PORTS = range(20_000, 32_000)
 
-PORT_NAMES = ("apiserver", "controller-manager", "scheduler", "etcd", "etcd-peer", "overrides", "overrides-peer")
+PORT_NAMES = (
+    "apiserver",
+    "controller-manager",
+    "scheduler",
+    "etcd",
+    "etcd-peer",
+    "overrides",
+    "overrides-peer",
+    "kubelet-health",
+    "proxy-health",
+)
 
 # The programs run in the cluster's folder. A socket's path may have 107 bytes, a folder's path any number.
 CSI_SOCKET = "/proc/self/cwd/run/csi.sock"
@@ -88,6 +98,31 @@ class Layout:
         """One JSON object a line."""
         return self.logs / "audit.log"
 
+    @property
+    def node(self) -> Path:
+        """What a real node has: programs for its path, network configuration, and the next two."""
+        return self.root / "node"
+
+    @property
+    def node_state(self) -> Path:
+        """/var/lib of the capsule."""
+        return self.node / "lib"
+
+    @property
+    def node_logs(self) -> Path:
+        """/var/log of the capsule."""
+        return self.node / "log"
+
+    @property
+    def node_programs(self) -> Path:
+        """What the node's programs find on their path."""
+        return self.node / "bin"
+
+    @property
+    def node_network(self) -> Path:
+        """The CNI configuration."""
+        return self.node / "net.d"
+
     def log(self, component: str) -> Path:
         """Return the log of *component*."""
         return self.logs / f"{component}.log"
@@ -100,6 +135,11 @@ class Layout:
         """Make the folders."""
         for folder in (self.pki, self.users, self.logs, self.records, self.run, self.home, self.etcd, self.volumes):
             folder.mkdir(mode=0o700, exist_ok=True)
+
+    def make_node(self) -> None:
+        """Make the folders of a real node. Containers' files keep the modes that they have on any node."""
+        for folder in (self.node, self.node_state, self.node_logs, self.node_programs, self.node_network):
+            folder.mkdir(mode=0o755, exist_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

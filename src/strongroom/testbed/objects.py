@@ -3,6 +3,7 @@
 from typing import Any
 
 from strongroom.testbed.components import DRIVER_NAME, NODE_NAME
+from strongroom.testbed.options import Level
 
 STORAGE_CLASS_IMMEDIATE = "folder-immediate"
 STORAGE_CLASS_WAIT = "folder-wait"
@@ -14,8 +15,10 @@ CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 Object = dict[str, Any]
 
 
-def cluster_objects() -> list[tuple[str, Object]]:
-    """Return the objects of every cluster, each after the path that it is posted to: the one Node."""
+def cluster_objects(level: Level) -> list[tuple[str, Object]]:
+    """Return the objects of a cluster, each after the path that it is posted to: the one Node, unless it is real."""
+    if level is Level.NODE:
+        return []  # the kubelet registers it
     labels = {"kubernetes.io/hostname": NODE_NAME, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
     # KWOK takes the capacity that it finds; enough for every pod of a benchmark.
     capacity = {"cpu": "1000", "memory": "4Ti", "pods": "100000", "ephemeral-storage": "1Ti"}
@@ -28,7 +31,7 @@ def cluster_objects() -> list[tuple[str, Object]]:
     return [("/api/v1/nodes", node)]
 
 
-def volume_objects() -> list[tuple[str, Object]]:
+def volume_objects(level: Level) -> list[tuple[str, Object]]:
     """Return the objects of the CSI side, each after its path; the snapshot CRDs must be there."""
     storage = "/apis/storage.k8s.io/v1"
     driver = {
@@ -37,7 +40,7 @@ def volume_objects() -> list[tuple[str, Object]]:
         "metadata": {"name": DRIVER_NAME},
         "spec": {"attachRequired": False, "podInfoOnMount": False, "volumeLifecycleModes": ["Persistent"]},
     }
-    # A kubelet writes this when a driver registers; the scheduler counts volumes by it.
+    # A real kubelet writes this when a driver registers; the scheduler counts volumes by it.
     csi_node = {
         "apiVersion": "storage.k8s.io/v1",
         "kind": "CSINode",
@@ -56,7 +59,7 @@ def volume_objects() -> list[tuple[str, Object]]:
     }
     return [
         (f"{storage}/csidrivers", driver),
-        (f"{storage}/csinodes", csi_node),
+        *([(f"{storage}/csinodes", csi_node)] if level is not Level.NODE else []),
         (f"{storage}/storageclasses", _storage_class(STORAGE_CLASS_IMMEDIATE, "Immediate", default=True)),
         (f"{storage}/storageclasses", _storage_class(STORAGE_CLASS_WAIT, "WaitForFirstConsumer", default=False)),
         ("/apis/snapshot.storage.k8s.io/v1/volumesnapshotclasses", snapshot_class),

@@ -3,7 +3,17 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, ClassVar
+
+
+class Level(StrEnum):
+    """How much of a cluster is real."""
+
+    CONTROL_PLANE = "control-plane"
+    """KWOK plays the node: nothing runs in pods."""
+    NODE = "node"
+    """Pods run: kubelet, containerd and kube-proxy in a capsule. Needs root and Linux."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,6 +22,7 @@ class TestbedOptions:
 
     __test__: ClassVar[bool] = False
 
+    level: Level = Level.CONTROL_PLANE
     volumes: bool = True
     """Start the CSI side: driver, provisioner, snapshotter, snapshot-controller, their CRDs and classes."""
     audit: bool = False
@@ -33,4 +44,4 @@ class TestbedOptions:
     def from_json(cls, document: Mapping[str, Any]) -> "TestbedOptions":
         """Return the options that `to_json` wrote."""
         lists = {name: tuple(value) for name, value in document.items() if isinstance(value, list)}
-        return cls(**{**document, **lists})
+        return cls(**{**document, **lists, "level": Level(document["level"])})

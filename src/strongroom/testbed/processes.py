@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,13 +40,22 @@ class Process:
     start_ticks: int
 
 
-def start(record: Path, command: Iterable[str], *, folder: Path, log: Path, environment: Mapping[str, str]) -> int:
+def start(
+    record: Path,
+    command: Iterable[str],
+    *,
+    folder: Path,
+    log: Path,
+    environment: Mapping[str, str],
+    prefix: Sequence[str] = (),
+) -> int:
     """Start *command* in *folder*, in a session of its own, its output appended to *log*.
 
-    Returns its process number. *record* appears before the program runs; `recorded` reads it.
+    Returns its process number. *record* appears before the program runs; `recorded` reads it. A *prefix* is a command
+    that runs the one that follows it; it may fork if it gives that one a session, and then the number is its own.
     """
-    arguments = ["/bin/sh", "-c", _RECORD_AND_BECOME, str(record), str(folder), *command]
-    return os.posix_spawn(
+    arguments = [*prefix, "/bin/sh", "-c", _RECORD_AND_BECOME, str(record), str(folder), *command]
+    return os.posix_spawnp(
         arguments[0],
         arguments,
         dict(environment),
