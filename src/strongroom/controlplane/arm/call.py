@@ -1,10 +1,11 @@
 """What a handler is given (`Call`) and gives back (`Reply`)."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
+
+import msgspec
 
 from strongroom.controlplane.arm.errors import ArmError, Json, not_found
 from strongroom.controlplane.arm.routing import Operation, fill
@@ -121,4 +122,4 @@ def listing(values: list[Json], next_link: str | None = None) -> Reply:
 
 
 def encode(body: Any) -> bytes:
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    return msgspec.json.encode(body)

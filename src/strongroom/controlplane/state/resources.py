@@ -1,11 +1,11 @@
 """ARM resources: one row each, whatever their type, with the document that is answered."""
 
-import json
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, Row, and_, delete, func, or_, select, update
 
 from strongroom.controlplane.state.errors import Conflict
@@ -77,8 +77,8 @@ class Resources:
             "parent": resource.parent.lower(),
             "subscription": segments[2] if len(segments) > 2 and segments[1] == "subscriptions" else "",
             "resource_group": segments[4] if len(segments) > 4 and segments[3] == "resourcegroups" else "",
-            "doc": json.dumps(resource.doc, ensure_ascii=False, separators=(",", ":")),
-            "private": json.dumps({**resource.private, "type": resource.type}, separators=(",", ":")),
+            "doc": msgspec.json.encode(resource.doc).decode(),
+            "private": msgspec.json.encode({**resource.private, "type": resource.type}).decode(),
             "etag": etag,
             "modified": time,
         }
@@ -162,11 +162,11 @@ class Resources:
 
 
 def _resource(row: Row[Any]) -> Resource:
-    private = json.loads(row.private)
+    private = msgspec.json.decode(row.private)
     return Resource(
         id=row.id,
         type=private.pop("type"),
-        doc=json.loads(row.doc),
+        doc=msgspec.json.decode(row.doc),
         parent=row.parent,
         private=private,
         etag=row.etag,
