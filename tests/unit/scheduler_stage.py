@@ -193,8 +193,8 @@ class Stage:
 
     def finish(self, *, fails: Callable[[Job], bool] = lambda _: False) -> None:
         """Take every backup that runs, in no time: its recovery point is made known, or it fails."""
-        for job in self.running():
-            with self.db.write() as tx:
+        with self.db.write() as tx:
+            for job in tx.jobs.all_running():
                 tx.outbox.done(job.id)
                 if fails(job):
                     end_job(tx, job.id, JobStatus.FAILED, self.clock(), UserError("Failed", "It failed."))

@@ -1,8 +1,8 @@
 """Makes the job of each slot that is due, exactly once, whatever happens to this process, its database or its clock.
 
-The job and the next slot are written in one transaction, which begins by moving the plan on from the slot that was
-seen (`Schedules.advance`): of two tickers one succeeds. The name of a slot is unique in the table of jobs, so a slot
-that comes again, after the clock was put back or a plan was made anew, is not made again.
+The job of a slot and the plan of the next one are written in one transaction, which begins by moving the plan on from
+the slot that was seen (`Schedules.advance`): of two tickers one succeeds. The name of a slot is unique in the table of
+jobs, so a slot that comes again, after the clock was put back or a plan was made anew, is not made again.
 """
 
 import asyncio
@@ -10,10 +10,11 @@ import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from strongroom.controlplane.scheduler.turns import LeaveOut, PlanAnew, Take, Wait, planned_too_late, turn_of
+from strongroom.controlplane.scheduler.turns import LeaveOut, PlanAnew, Take, Turn, Wait, planned_too_late, turn_of
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.errors import Conflict, StateError, StateUnavailable
 from strongroom.controlplane.state.resources import Resource
@@ -33,6 +34,7 @@ TICK_SECONDS: Final = 1.0  # between looks at what is due: slots lie on whole se
 TROUBLE_SECONDS: Final = 2.0  # between attempts while the database does not answer
 HOLD_SECONDS: Final = 60.0  # before an instance is tried again whose slot failed for a reason of its own
 BACK_SECONDS: Final = 2.0  # a clock that is set smoothly may step back by less
+TOGETHER: Final = 25  # slots in one transaction: its sync costs as much as they do, and others wait for it
 DUE_AT_ONCE: Final = 20_000  # due rows read in one tick: more than instances of a home, of which some may wait for long
 POLICIES_KEPT: Final = 1_000  # parsed policies in memory; 5,000 instances share a few
 POINTS_LOOKED_AT: Final = 100  # newest points among which a scheduled one is looked for when the jobs are lost
@@ -92,53 +94,77 @@ class Ticker:
             due = tx.schedules.due(stamp(now), limit=DUE_AT_ONCE)
             busy = tx.jobs.busy(BACKUP) if due else set()
         self._held = {key: until for key, until in self._held.items() if until > now}
+        turns = [row for row in due if row.instance not in self._held and not self._waits(row, now, busy)]
         made = 0
-        for row in due:
-            if row.instance not in self._held and self._one(row, now, waiting=row.instance in busy):
-                made += 1
+        for at in range(0, len(turns), TOGETHER):
+            made_now = self._together(turns[at : at + TOGETHER], now)
+            if made_now:
+                made += made_now
                 # At once: thousands may be due together, and the first ones need not wait for the last.
                 self._poke()
         return made
 
-    def _one(self, row: Due, now: datetime, *, waiting: bool) -> bool:
-        """Carry out the turn of one instance; return whether its job was made. Never lets one stop the others."""
+    def _waits(self, row: Due, now: datetime, busy: set[str]) -> bool:
+        """Say whether there is nothing to write for an instance whose backup runs: no transaction is spent on it."""
+        if row.instance not in busy:
+            return False
         try:
-            if waiting:
-                with self._db.read() as tx:
-                    if isinstance(self._look(tx, row, now), Wait):
-                        return False
-            with self._db.write() as tx:
-                return self._turn(tx, row, now)
-        except Conflict:
-            # A request or another ticker was faster; the next tick sees what it wrote.
-            log.info("the slot is somebody else's", extra={"instance": row.instance, "due": row.due})
+            with self._db.read() as tx:
+                look = self._look(tx, row, now)
         except StateUnavailable:
             raise
         except Exception:
-            log.exception("the slot could not be made into a job", extra={"instance": row.instance, "due": row.due})
-            self._held[row.instance] = now + timedelta(seconds=HOLD_SECONDS)
-        return False
+            return self._hold(row, now)
+        return look is not None and isinstance(look.turn, Wait)
 
-    def _look(self, tx: Tx, row: Due, now: datetime) -> Take | Wait | LeaveOut | PlanAnew | None:
+    def _together(self, rows: list[Due], now: datetime) -> int:
+        """Carry out the turns of some instances; return how many jobs were made. Never lets one stop the others."""
+        try:
+            with self._db.write() as tx:
+                return sum([self._turn(tx, row, now) for row in rows])
+        except StateUnavailable:
+            raise
+        except Exception as error:
+            if len(rows) > 1:
+                # Nothing of it was kept: each has its own transaction now.
+                log.info("slots are made one by one", extra={"reason": str(error)})
+                return sum([self._together([row], now) for row in rows])
+            if isinstance(error, Conflict):
+                # A request or another ticker was faster; the next tick sees what it wrote.
+                log.info("the slot is somebody else's", extra={"instance": rows[0].instance, "due": rows[0].due})
+            else:
+                self._hold(rows[0], now)
+        return 0
+
+    def _hold(self, row: Due, now: datetime) -> bool:
+        """Say what is wrong with an instance, and leave it alone for a while. For use in an except clause."""
+        log.exception("the slot could not be made into a job", extra={"instance": row.instance, "due": row.due})
+        self._held[row.instance] = now + timedelta(seconds=HOLD_SECONDS)
+        return True
+
+    def _look(self, tx: Tx, row: Due, now: datetime) -> "_Look | None":
         """Return the turn of an instance, None when it takes no scheduled backups."""
         instance = tx.resources.get(row.instance)
-        state = ProtectionState(instance.properties["currentProtectionState"]) if instance else None
-        if instance is None or state is None:
+        found = self._policy(tx, instance) if instance is not None else None
+        if instance is None or found is None:
             return None
+        resource, policy = found
+        state = ProtectionState(instance.properties["currentProtectionState"])
+        if state is ProtectionState.UPDATING:
+            # What is due during an update is taken after it.
+            return _Look(Wait(), instance, resource, policy)
         if not state.takes_scheduled_backups:
-            # While its protection is being updated the slot waits; what stopped it has cleared the plan otherwise.
-            return Wait() if state.in_motion and state is not ProtectionState.SOFT_DELETING else None
-        policy = self._policy(tx, instance)
-        if policy is None:
             return None
         busy = bool(tx.jobs.running(instance.id, BACKUP))
-        return turn_of(policy[1].schedule, parse_instant(row.due), Instant(now), busy=busy)
+        turn = turn_of(policy.schedule, parse_instant(row.due), Instant(now), busy=busy)
+        return _Look(turn, instance, resource, policy)
 
     def _turn(self, tx: Tx, row: Due, now: datetime) -> bool:
-        turn = self._look(tx, row, now)
-        match turn:
-            case None:
-                tx.schedules.clear(row.instance)
+        look = self._look(tx, row, now)
+        if look is None:
+            tx.schedules.clear(row.instance)
+            return False
+        match look.turn:
             case Wait():
                 pass
             case PlanAnew(following):
@@ -150,21 +176,17 @@ class Ticker:
                 if tx.schedules.advance(row.instance, row.due, stamp(following.to_stdlib())):
                     if missed_from is not None:
                         _say_missed(tx, row, slot, "the server was not running, or its clock was put forward")
-                    return self._make(tx, row, slot, now)
+                    return self._make(tx, look, slot, now)
         return False
 
-    def _make(self, tx: Tx, row: Due, slot: Instant, now: datetime) -> bool:
-        name = slot_name(row.instance, slot)
-        if tx.jobs.of_slot(name) is not None:
+    def _make(self, tx: Tx, look: "_Look", slot: Instant, now: datetime) -> bool:
+        instance, parsed, resource = look.instance, look.policy, look.resource
+        name = slot_name(instance.id, slot)
+        if tx.jobs.has_slot(name):
             # The clock was put back, or the plan was made anew: this slot has had its backup.
             return False
-        instance = tx.resources.get(row.instance)
-        assert instance is not None, "the turn has read it in this transaction"
         vault = tx.resources.get(instance.parent)
-        policy = self._policy(tx, instance)
         assert vault is not None, "an instance lies in a vault"
-        assert policy is not None, "the turn has read it in this transaction"
-        resource, parsed = policy
         rule = parsed.rule_for_slot(slot, latest_success(tx, instance, slot))
         job = new_job(
             instance,
@@ -241,6 +263,16 @@ class Ticker:
             while len(self._policies) > POLICIES_KEPT:
                 self._policies.popitem(last=False)
         return resource, parsed
+
+
+@dataclass(frozen=True)
+class _Look:
+    """An instance that takes scheduled backups, its policy as stored and as read, and its turn."""
+
+    turn: Turn
+    instance: Resource
+    resource: Resource
+    policy: Policy
 
 
 def slot_name(instance: str, slot: Instant) -> str:

@@ -53,9 +53,9 @@ class Jobs:
         row = self._connection.execute(select(jobs).where(jobs.c.id == id.lower())).one_or_none()
         return _job(row) if row else None
 
-    def of_slot(self, slot: str) -> Job | None:
-        row = self._connection.execute(select(jobs).where(jobs.c.slot == slot)).one_or_none()
-        return _job(row) if row else None
+    def has_slot(self, slot: str) -> bool:
+        """Return whether the slot of that name has a job."""
+        return self._connection.execute(select(jobs.c.id).where(jobs.c.slot == slot)).first() is not None
 
     def add(self, job: Job) -> None:
         """Write a new job.

@@ -84,6 +84,12 @@ class Points:
         rows = self._connection.execute(statement.limit(limit) if limit else statement)
         return [_point(row) for row in rows]
 
+    def expiries(self, instance: str) -> list[tuple[str, str, str]]:
+        """Return id, time and expiry of the kept points of an instance, without their documents."""
+        condition = and_(points.c.instance == instance.lower(), points.c.state == KEPT)
+        rows = self._connection.execute(select(points.c.id, points.c.time, points.c.expiry).where(condition))
+        return [(row.id, row.time, row.expiry) for row in rows]
+
     def instances_with_expired(self, now: datetime) -> list[str]:
         """Return the instances (lower-cased ARM ids) that have a kept point whose expiry has come, and a newer one."""
         newer = points.alias("newer")

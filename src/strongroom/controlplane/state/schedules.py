@@ -43,5 +43,6 @@ class Schedules:
 
     def due(self, now: str, *, limit: int) -> list[Due]:
         """Return what is due at the stamp *now*, longest due first."""
-        statement = select(schedules).where(schedules.c.due <= now).order_by(schedules.c.due).limit(limit)
+        due = schedules.c.due <= now
+        statement = select(schedules).where(due).order_by(schedules.c.due, schedules.c.instance).limit(limit)
         return [Due(row.instance, row.due) for row in self._connection.execute(statement)]

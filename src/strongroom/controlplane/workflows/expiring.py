@@ -87,7 +87,12 @@ class Expiring:
 
     async def _expire(self, instance_id: str) -> Any:
         now = Instant(self._services.clock())
-        points = await self._services.read(lambda tx: expired_points(tx, instance_id, now))
+
+        def find(tx: Tx) -> list[StoredPoint]:
+            found = [tx.points.get(instance_id, point_id) for point_id in expired_points(tx, instance_id, now)]
+            return [point for point in found if point is not None]
+
+        points = await self._services.read(find)
         failed = await self._delete(points)
         return {"expired": len(points), "failed": failed}
 
@@ -260,20 +265,19 @@ class Expiring:
         return found
 
 
-def expired_points(tx: Tx, instance_id: str, now: Instant) -> list[StoredPoint]:
-    """Return the points of an instance that are let go at *now*, oldest first: never the newest.
+def expired_points(tx: Tx, instance_id: str, now: Instant) -> list[str]:
+    """Return the ids of the points of an instance that are let go at *now*, oldest first: never the newest.
 
     None of an instance that is stopped or deleted: its points are kept until it is resumed or purged.
     """
-    instance = tx.resources.get(instance_id)
-    mode = retention_mode(instance)
+    mode = retention_mode(tx.resources.get(instance_id))
     if mode is RetentionMode.FOREVER:
         return []
-    points = {point.id: point for point in tx.points.of_instance(instance_id)}
     kept = [
-        KeptPoint(p.id, parse_instant(p.time), parse_instant(p.expiry) if p.expiry else None) for p in points.values()
+        KeptPoint(point_id, parse_instant(time), parse_instant(expiry) if expiry else None)
+        for point_id, time, expiry in tx.points.expiries(instance_id)
     ]
-    return [points[gone.id] for gone in expired(kept, now, mode)]
+    return [point.id for point in expired(kept, now, mode)]
 
 
 def retention_mode(instance: Resource | None) -> RetentionMode:
