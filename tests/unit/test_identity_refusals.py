@@ -40,3 +40,11 @@ def test_however_many_kinds_there_are_rows_and_memory_stay_few() -> None:
     assert len(rows) <= 100 + 5
     assert len(refusals) <= 101
     assert any("further refusals" in row.detail and "10000 like it" in row.detail for row in rows)
+
+
+def test_many_denials_do_not_hide_a_refused_token() -> None:
+    refusals = Refusals()
+    for n in range(1000):
+        refusals.note(denied(f"/{n}"), NOW)
+    tried = AuditEvent(AuditKind.TOKEN_REFUSED, "", "", "", "InvalidAuthenticationToken from 127.0.0.1")
+    assert refusals.note(tried, NOW) == tried

@@ -12,20 +12,19 @@ from typing import Final
 from strongroom.controlplane.identity.audit import AuditEvent, AuditKind
 
 WINDOW: Final = timedelta(seconds=60)
-MAX_KINDS: Final = 100  # different refusals in one window; all further ones count as one
-
-_OTHERS: Final = AuditEvent(AuditKind.ACCESS_DENIED, "", "", "", "further refusals of other kinds")
+MAX_DIFFERENT: Final = 100  # refusals of one kind in one window; all further ones count as one
 
 
 class Refusals:
     """Counts refusals, and says which are to be written. Thread-safe; bounded memory."""
 
-    def __init__(self, *, window: timedelta = WINDOW, kinds: int = MAX_KINDS) -> None:
+    def __init__(self, *, window: timedelta = WINDOW, different: int = MAX_DIFFERENT) -> None:
         self._window = window
-        self._kinds = kinds
+        self._different = different
         self._lock = threading.Lock()
         self._began: datetime | None = None
-        self._counts: dict[AuditEvent, int] = {}
+        # For each kind apart: who collects denials must not hide that somebody tries tokens.
+        self._counts: dict[AuditKind, dict[AuditEvent, int]] = {}
 
     def note(self, event: AuditEvent, now: datetime) -> AuditEvent | None:
         """Count *event*; return what is to be written for it, with how many there were, or None."""
@@ -33,8 +32,10 @@ class Refusals:
             # A clock that jumped back opens a new window, too.
             if self._began is None or not self._began <= now < self._began + self._window:
                 self._began, self._counts = now, {}
-            key = event if event in self._counts or len(self._counts) < self._kinds else _OTHERS
-            count = self._counts[key] = self._counts.get(key, 0) + 1
+            counts = self._counts.setdefault(event.kind, {})
+            others = AuditEvent(event.kind, "", "", "", "further refusals that differ")
+            key = event if event in counts or len(counts) < self._different else others
+            count = counts[key] = counts.get(key, 0) + 1
         if not _is_power_of_ten(count):
             return None
         if count == 1:
@@ -43,7 +44,7 @@ class Refusals:
         return replace(key, detail=f"{key.detail}; {count} like it within {seconds:.0f} seconds".lstrip("; "))
 
     def __len__(self) -> int:
-        return len(self._counts)
+        return sum(map(len, self._counts.values()))
 
 
 def _is_power_of_ten(number: int) -> bool:
