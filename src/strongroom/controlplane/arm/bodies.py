@@ -163,8 +163,24 @@ class StrongroomConnection(TypedDict, total=False):
     context: str
 
 
+class PowerState(TypedDict, total=False):
+    """Whether the cluster was reached when it was last connected."""
+
+    code: str
+
+
+class IdentityOfCluster(TypedDict, total=False):
+    """An identity of a cluster, as Azure's clients look for it."""
+
+    objectId: str
+    clientId: str
+
+
 class ManagedClusterProperties(TypedDict, total=False):
-    """A connected cluster. Version and state are read from it."""
+    """A connected cluster. Version and state are read from it.
+
+    `strongroomWarnings` say what every ServiceAccount of the cluster, and so Strongroom's, may do besides.
+    """
 
     provisioningState: Annotated[str, READ_ONLY]
     kubernetesVersion: str
@@ -172,6 +188,10 @@ class ManagedClusterProperties(TypedDict, total=False):
     dnsPrefix: str
     fqdn: Annotated[str, READ_ONLY]
     nodeResourceGroup: str
+    powerState: Annotated[PowerState, READ_ONLY]
+    enableRBAC: Annotated[bool, READ_ONLY]
+    identityProfile: Annotated[dict[str, IdentityOfCluster], READ_ONLY]
+    strongroomWarnings: Annotated[list[str], READ_ONLY]
     strongroomConnection: Annotated[StrongroomConnection, WRITE_ONLY]
 
 
@@ -232,6 +252,16 @@ class ExtensionScope(TypedDict, total=False):
     namespace: ExtensionScopeNamespace
 
 
+class ExtensionStatus(TypedDict, total=False):
+    """What the cluster has of an extension, at a time."""
+
+    code: Required[str]
+    displayStatus: str
+    level: Literal["Information", "Warning", "Error"]
+    message: str
+    time: str
+
+
 class ExtensionProperties(TypedDict, total=False):
     """Which extension, which release of it, and its settings."""
 
@@ -244,6 +274,9 @@ class ExtensionProperties(TypedDict, total=False):
     configurationSettings: dict[str, str]
     configurationProtectedSettings: Annotated[dict[str, str], WRITE_ONLY]
     provisioningState: Annotated[str, READ_ONLY]
+    statuses: Annotated[list[ExtensionStatus], READ_ONLY]
+    errorInfo: Annotated[ArmErrorDetail, READ_ONLY]
+    isSystemExtension: Annotated[bool, READ_ONLY]
     aksAssignedIdentity: Annotated[ResourceIdentity, READ_ONLY]
 
 
