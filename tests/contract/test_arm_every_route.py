@@ -341,3 +341,10 @@ def test_refusals_are_in_the_audit_trail_and_do_not_fill_it(stage: Stage) -> Non
     refused = [r for r in rows if r["event"] == AuditKind.TOKEN_REFUSED]
     assert any("InvalidAuthenticationToken from 127.0.0.1" in r["detail"] for r in refused), refused
     assert all("opaque" not in str(r) for r in rows)
+
+
+def test_an_answer_does_not_wait_for_the_clients_acknowledgement(stage: Stage) -> None:
+    """Nagle's algorithm and delayed acknowledgements together cost 40 ms on every answer of a kept connection."""
+    header = "Bearer " + stage.mint(stage.reader)
+    fastest = min(stage.send("GET", "/subscriptions", header).elapsed for _ in range(20))
+    assert fastest < timedelta(milliseconds=35)

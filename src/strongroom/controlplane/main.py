@@ -337,7 +337,8 @@ def _listen(host: str, port: int) -> socket.socket:
     """Bind before anything else starts: the port may be chosen by the system, and is part of what tokens are for."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(found[0], socket.SOCK_STREAM)
+        # asyncio sends small packets at once only where the protocol is named: else answers wait 40 ms for an ACK.
+        listener = socket.socket(found[0], socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(found[4])
     except OSError as error:
