@@ -130,9 +130,9 @@ def test_the_instance_that_the_cli_sends_is_read_whole() -> None:
     assert chosen.filter.excluded_types == ("v1/Secret",)
 
 
-def test_resource_types_are_given_on_as_kubectl_spells_them() -> None:
+def test_resource_types_are_given_on_as_they_were_written() -> None:
     chosen = parse_backup_configuration(configuration(), "")
-    assert chosen.filter.included_types == ("Deployment.apps", "apps/v1/StatefulSet", "configmaps")
+    assert chosen.filter.included_types == ("apps/Deployment", "apps/v1/StatefulSet", "configmaps")
 
 
 def test_blanks_in_the_ids_of_the_how_to_do_no_harm() -> None:

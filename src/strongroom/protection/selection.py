@@ -17,7 +17,6 @@ SYSTEM_NAMESPACES = ("kube-system", "kube-node-lease", "kube-public")  # always 
 _DNS_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 # `Secret`, `v1/Secret`, `apps/Deployment`, `apps/v1/Deployment`, `deployments.apps`
 _RESOURCE_TYPE = re.compile(r"(?:[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?/){0,2}[A-Za-z][-A-Za-z0-9.]*")
-_VERSION = re.compile(r"v\d+(?:(?:alpha|beta)\d+)?")
 _RESOURCE_TYPE_CHARACTERS = 317  # a group of 253, a kind of 63, and the stroke between them
 
 _SELECTOR_CHARACTERS = 4096  # far beyond any selector in use; splitting takes time by the square of the length
@@ -67,9 +66,9 @@ class Reference:
 class ObjectFilter:
     """The filters that backups and restores share. Empty means everything; an exclusion wins over an inclusion.
 
-    Types are spelled as kubectl takes them (`Deployment.apps`, `v1/Secret`).
-    *label_selectors* are in Kubernetes' syntax, each one's requirements joined by commas; an object is taken when it
-    matches any of them.
+    Types are spelled as they were given (`apps/Deployment`, `v1/Secret`); the extension turns them into the cluster's.
+    *label_selectors* are in Kubernetes' syntax, each one's requirements joined by commas; all of all must hold
+    (docs/reference/extension.md).
     """
 
     include_cluster_scope: bool
@@ -208,15 +207,7 @@ def _types(fields: Fields, name: str) -> tuple[str, ...]:
                 f"{shown(text)} is no resource type; accepted are forms such as v1/Secret, apps/Deployment, "
                 "apps/v1/Deployment, deployments.apps",
             )
-    return tuple(map(_kubectl_spelling, types))
-
-
-def _kubectl_spelling(text: str) -> str:
-    """Return `apps/Deployment` as `Deployment.apps`; every other form is one of kubectl's already."""
-    group, slash, kind = text.partition("/")
-    if slash and "/" not in kind and not _VERSION.fullmatch(group):
-        return f"{kind}.{group}"
-    return text
+    return types
 
 
 def _selectors(fields: Fields) -> tuple[str, ...]:

@@ -54,9 +54,9 @@ class InstanceSettings:
 
 
 def parse_instance(
-    properties: Mapping[str, object], path: str = "properties", limits: Limits | None = None
+    properties: Mapping[str, object], path: str = "properties", limits: Limits | None = None, *, vault: str = ""
 ) -> InstanceSettings:
-    """Return the settings of an ARM BackupInstance document at *path*.
+    """Return the settings of an ARM BackupInstance document at *path*, whose policy is one of *vault* (its ARM id).
 
     Raises `Refused` with every problem. A missing datasource set, which Azure finds out after it has created the
     instance, is refused at once with Azure's code for it.
@@ -70,6 +70,12 @@ def parse_instance(
     policy_id, group_id, configuration = "", "", None
     if policy is not None:
         policy_id = read_arm_id(policy, "policyId", _POLICY_ID, "a backup policy of a backup vault")
+        if vault and policy_id and not policy_id.casefold().startswith(f"{vault.casefold()}/backuppolicies/"):
+            policy.wrong(
+                "policyId",
+                f"{shown(policy_id)} is not a backup policy of the vault {vault}",
+                "Give the id of a policy of the same vault.",
+            )
         parameters = policy.child("policyParameters")
         if parameters is not None:
             group_id = _snapshot_group(parameters)

@@ -13,8 +13,9 @@ from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.workflows.containers import account_of_extension, missing_place
 from strongroom.controlplane.workflows.roles import Identity, Parties, identity_problems, role_problems
-from strongroom.protection.errors import ErrorCode, Refused, UserError, invalid, refuse_if_any
+from strongroom.protection.errors import ErrorCode, Refused, UserError, refuse_if_any
 from strongroom.protection.job import Limits
+from strongroom.protection.settings import parse_instance
 
 DATASOURCE_TYPE: Final = "Microsoft.ContainerService/managedClusters"
 INSTANCES: Final = "Microsoft.DataProtection/backupVaults/backupInstances"
@@ -37,90 +38,16 @@ class InstanceRequest:
     configuration: Mapping[str, Any]
 
 
-def read_instance(properties: Mapping[str, Any], vault: str) -> InstanceRequest:
-    """Return what the properties of an instance of *vault* ask for. Raises `Refused` with every problem."""
-    problems: list[UserError] = []
-    source = properties.get("dataSourceInfo") or {}
-    if "dataSourceSetInfo" not in properties:
-        problems.append(
-            UserError(
-                str(ErrorCode.DATASOURCE_SET_MISSING),
-                "properties.dataSourceSetInfo is missing; for a Kubernetes cluster it is the cluster itself.",
-                ("Send dataSourceSetInfo with objectType DatasourceSet and the cluster's resourceID.",),
-                "properties.dataSourceSetInfo",
-            )
-        )
-    elif not same_id(properties["dataSourceSetInfo"].get("resourceID", ""), source.get("resourceID", "")):
-        problems.append(
-            invalid(
-                "properties.dataSourceSetInfo.resourceID",
-                "dataSourceSetInfo names another resource than dataSourceInfo.",
-            )
-        )
-    kind = source.get("datasourceType") or DATASOURCE_TYPE
-    if kind.lower() != DATASOURCE_TYPE.lower():
-        problems.append(
-            invalid(
-                "properties.dataSourceInfo.datasourceType",
-                f"dataSourceInfo.datasourceType is '{kind}'; Strongroom protects '{DATASOURCE_TYPE}'.",
-            )
-        )
-    cluster = trimmed(source.get("resourceID", ""))
-    if "/providers/microsoft.containerservice/managedclusters/" not in cluster.lower() or cluster.count("/") != 8:
-        problems.append(
-            invalid(
-                "properties.dataSourceInfo.resourceID", f"'{cluster[:200]}' is not the ARM id of a managed cluster."
-            )
-        )
-    policy_info = properties.get("policyInfo") or {}
-    policy = trimmed(policy_info.get("policyId", ""))
-    if not policy.lower().startswith(f"{vault.lower()}/backuppolicies/"):
-        problems.append(
-            invalid(
-                "properties.policyInfo.policyId",
-                f"'{policy[:200]}' is not a backup policy of the vault {vault}.",
-                "Give the id of a policy of the same vault.",
-            )
-        )
-    parameters = policy_info.get("policyParameters") or {}
-    group = _snapshot_group(parameters, problems)
-    configuration = _configuration(parameters, problems)
-    refuse_if_any(problems, "The backup instance")
-    return InstanceRequest(cluster, policy, group, configuration)
+def read_instance(
+    properties: Mapping[str, Any], vault: str, *, path: str = "properties", limits: Limits | None = None
+) -> InstanceRequest:
+    """Return what the properties of an instance of *vault*, which stand at *path*, ask for.
 
-
-def _snapshot_group(parameters: Mapping[str, Any], problems: list[UserError]) -> str:
-    path = "properties.policyInfo.policyParameters.dataStoreParametersList"
-    for entry in parameters.get("dataStoreParametersList") or []:
-        if entry.get("dataStoreType") == "OperationalStore" and entry.get("resourceGroupId"):
-            group = trimmed(entry["resourceGroupId"])
-            if group.count("/") == 4 and "/resourcegroups/" in group.lower():
-                return group
-            problems.append(invalid(path, f"'{group[:200]}' is not the ARM id of a resource group."))
-            return group
-    problems.append(
-        invalid(
-            path,
-            "The snapshot resource group is missing.",
-            "Add an AzureOperationalStoreParameters with dataStoreType OperationalStore and resourceGroupId.",
-        )
-    )
-    return ""
-
-
-def _configuration(parameters: Mapping[str, Any], problems: list[UserError]) -> Mapping[str, Any]:
-    path = "properties.policyInfo.policyParameters.backupDatasourceParametersList"
-    entries = parameters.get("backupDatasourceParametersList") or []
-    if len(entries) != 1 or entries[0].get("objectType") != "KubernetesClusterBackupDatasourceParameters":
-        problems.append(
-            invalid(
-                path,
-                f"Exactly one KubernetesClusterBackupDatasourceParameters is needed; found {len(entries)} entries.",
-            )
-        )
-        return {}
-    entry: Mapping[str, Any] = entries[0]
-    return entry
+    Raises `Refused` with every problem. The configuration stays ARM's: the extension gets it as it is.
+    """
+    settings = parse_instance(properties, path, limits, vault=vault)
+    entry = properties["policyInfo"]["policyParameters"]["backupDatasourceParametersList"][0]
+    return InstanceRequest(settings.datasource.id, settings.policy_id, settings.snapshot_group_id, entry)
 
 
 def problems_of_instance(

@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.resources import Resource
-from strongroom.controlplane.workflows.readiness import DATASOURCE_TYPE, trimmed
-from strongroom.protection.errors import ErrorCode, UserError, invalid, refuse_if_any
-
-POINT_RESTORE: Final = "AzureBackupRecoveryPointBasedRestoreRequest"
-CRITERIA: Final = "KubernetesClusterRestoreCriteria"
+from strongroom.controlplane.workflows.readiness import trimmed
+from strongroom.protection.errors import ErrorCode, UserError, refuse_if_any
+from strongroom.protection.job import Limits
+from strongroom.protection.restore import parse_restore_request
 
 
 @dataclass(frozen=True)
@@ -22,28 +21,17 @@ class RestoreRequest:
     criteria: Mapping[str, Any]
 
 
-def read_restore(tx: Tx, instance: Resource, body: Mapping[str, Any], *, path: str) -> RestoreRequest:
+def read_restore(
+    tx: Tx, instance: Resource, body: Mapping[str, Any], *, path: str, limits: Limits | None = None
+) -> RestoreRequest:
     """Return what a restore request of *instance* asks for; *path* goes before names. Raises `Refused`: every problem.
 
     For Kubernetes clusters the wire shape is always an item-level restore with one criterion, a full restore included
     (azure-backup-for-aks.md, section 1.6).
     """
+    found = parse_restore_request(body, path.rstrip("."), limits)
     problems: list[UserError] = []
-    if body.get("objectType") != POINT_RESTORE:
-        problems.append(
-            invalid(f"{path}objectType", f"objectType is '{body.get('objectType')}'; '{POINT_RESTORE}' is accepted.")
-        )
-    if body.get("sourceDataStoreType", "OperationalStore") != "OperationalStore":
-        problems.append(
-            UserError(
-                str(ErrorCode.NOT_SUPPORTED),
-                f"sourceDataStoreType is '{body.get('sourceDataStoreType')}'; Strongroom keeps recovery points in the "
-                "OperationalStore only.",
-                ("Use sourceDataStoreType 'OperationalStore'.",),
-                f"{path}sourceDataStoreType",
-            )
-        )
-    point = str(body.get("recoveryPointId", "")).strip().rpartition("/")[2]
+    point = found.recovery_point_id.strip().rpartition("/")[2]
     if tx.points.get(instance.id, point) is None:
         problems.append(
             UserError(
@@ -53,45 +41,17 @@ def read_restore(tx: Tx, instance: Resource, body: Mapping[str, Any], *, path: s
                 f"{path}recoveryPointId",
             )
         )
-    target_info = body.get("restoreTargetInfo") or {}
-    target = trimmed((target_info.get("datasourceInfo") or {}).get("resourceID", ""))
-    problems += _target_problems(tx, target, target_info, path)
-    criteria = target_info.get("restoreCriteria") or []
-    if len(criteria) != 1 or criteria[0].get("objectType") != CRITERIA:
+    if tx.resources.get(found.target.id) is None:
         problems.append(
-            invalid(
-                f"{path}restoreTargetInfo.restoreCriteria",
-                f"Exactly one {CRITERIA} is needed; found {[c.get('objectType') for c in criteria]}.",
+            UserError(
+                str(ErrorCode.RESOURCE_NOT_FOUND),
+                f"The target cluster {found.target.id[:200]} does not exist.",
+                ("Connect it: strongroom cluster connect NAME --resource-group GROUP --kubeconfig FILE",),
+                f"{path}restoreTargetInfo.datasourceInfo.resourceID",
             )
         )
     refuse_if_any(problems, "The restore request")
-    return RestoreRequest(point, target, criteria[0])
-
-
-def _target_problems(tx: Tx, target: str, info: Mapping[str, Any], path: str) -> list[UserError]:
-    field = f"{path}restoreTargetInfo.datasourceInfo.resourceID"
-    if info.get("objectType") != "ItemLevelRestoreTargetInfo":
-        return [
-            invalid(
-                f"{path}restoreTargetInfo.objectType",
-                f"objectType is '{info.get('objectType')}'; 'ItemLevelRestoreTargetInfo' is accepted.",
-            )
-        ]
-    kind = (info.get("datasourceInfo") or {}).get("datasourceType") or DATASOURCE_TYPE
-    if kind.lower() != DATASOURCE_TYPE.lower():
-        return [
-            invalid(f"{path}restoreTargetInfo.datasourceInfo.datasourceType", f"'{kind}' is not '{DATASOURCE_TYPE}'.")
-        ]
-    if tx.resources.get(target) is None:
-        return [
-            UserError(
-                str(ErrorCode.RESOURCE_NOT_FOUND),
-                f"The target cluster {target[:200]} does not exist.",
-                ("Connect it: strongroom cluster connect NAME --resource-group GROUP --kubeconfig FILE",),
-                field,
-            )
-        ]
-    return []
+    return RestoreRequest(point, found.target.id, body["restoreTargetInfo"]["restoreCriteria"][0])
 
 
 def restore_of(body: Mapping[str, Any]) -> RestoreRequest:

@@ -68,7 +68,7 @@ def restore(call: Call) -> Reply:
         vault = require_vault(call, tx)
         instance = require_instance(call, tx)
         decide(instance.name, _state(instance), Action.RESTORE)
-        request = read_restore(tx, instance, call.body, path="")
+        request = read_restore(tx, instance, call.body, path="", limits=call.plane.limits)
         _check_linked(call, instance, request.target)
         _limit(call, tx, instance, RESTORE, call.plane.limits.restores_per_day)
         _refuse_second(tx, instance, RESTORE)
@@ -99,7 +99,13 @@ def validate_restore(call: Call) -> Reply:
     with call.db.write() as tx:
         vault = require_vault(call, tx)
         instance = require_instance(call, tx)
-        request = read_restore(tx, instance, call.body["restoreRequestObject"], path="restoreRequestObject.")
+        request = read_restore(
+            tx,
+            instance,
+            call.body["restoreRequestObject"],
+            path="restoreRequestObject.",
+            limits=call.plane.limits,
+        )
         _check_linked(call, instance, request.target)
         document = {"request": call.body["restoreRequestObject"]}
         operation = lro.begin(call, tx, "validate-restore", request=document, resource=instance.id)

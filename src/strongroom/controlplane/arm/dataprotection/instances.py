@@ -54,7 +54,7 @@ def put_instance(call: Call) -> Reply:
         vault = require_vault(call, tx)
         old = tx.resources.get(call.id)
         check_preconditions(call, old)
-        request = read_instance(call.body["properties"], vault.id)
+        request = read_instance(call.body["properties"], vault.id, limits=call.plane.limits)
         _check_linked(call, request)
         _check_change(call, tx, vault, old, request)
         state = ProtectionState(old.properties["currentProtectionState"]) if old else None
@@ -163,7 +163,7 @@ def validate_for_backup(call: Call) -> Reply:
     """Check whether an instance could be protected; nothing changes. What only the cluster knows is asked of it."""
     with call.db.write() as tx:
         vault = require_vault(call, tx)
-        request = read_instance(call.body["backupInstance"], vault.id)
+        request = read_instance(call.body["backupInstance"], vault.id, path="backupInstance", limits=call.plane.limits)
         _check_linked(call, request)
         document = {"properties": call.body["backupInstance"]}
         operation = lro.begin(call, tx, "validate-backup", request=document, resource=vault.id)
@@ -175,7 +175,7 @@ def validate_for_modify(call: Call) -> Reply:
     with call.db.write() as tx:
         instance = require_instance(call, tx)
         vault = require_vault(call, tx)
-        request = read_instance(call.body["backupInstance"], vault.id)
+        request = read_instance(call.body["backupInstance"], vault.id, path="backupInstance", limits=call.plane.limits)
         _check_linked(call, request)
         _check_change(call, tx, vault, instance, request)
         document = {"properties": call.body["backupInstance"], "instance": instance.id}
