@@ -1,6 +1,6 @@
 """How late slots are and what they cost: 5,000 backup instances every 4 hours on a virtual clock, on one database.
 
-    python -m benchmarks.scheduler [--instances 5000] [--rounds 6] [--database URL]
+    python benchmarks/scheduler.py [--instances 5000] [--rounds 6] [--database URL]
 
 Each round sets the clock to the next slot, at which all instances are due together: the worst case. A slot is late by
 the real time from then until its job and its place in the outbox are committed. Between rounds the backups are ended
