@@ -139,7 +139,7 @@ class Lost:
         store = FilesystemStore(self.place, create=True)
         keys = await ensure_repository(store, StateSecrets(db), CONTAINER, recovery_recipient(old.folder))
         repository = await Repository.open(store, keys)
-        points = []
+        points: list[str] = []
         for n, said in enumerate(callers):
             points.append((await back_up(repository, [config_map("a", str(n))], caller=said))[1].id)
         known = [KitContainer(id=CONTAINER, url=self.url)] if kit_names_container else []

@@ -8,12 +8,13 @@ request, and what does not pass is replaced by defaults and told (`Rebuilt.doubt
 import asyncio
 import json
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
+import msgspec
 from azure.mgmt.dataprotection import types as wire
 
 from strongroom.controlplane.arm.dataprotection.instances import CONFIGURATION_KEYS
@@ -37,7 +38,7 @@ from strongroom.controlplane.workflows.containers import ACCOUNTS, SEALED, Conta
 from strongroom.controlplane.workflows.pointdocs import store_points
 from strongroom.controlplane.workflows.protecting import DELETED, with_state
 from strongroom.controlplane.workflows.readiness import DATASOURCE_TYPE, INSTANCES, read_instance
-from strongroom.controlplane.workflows.remembered import CONTAINER, INSTANCE, POLICY, VAULT
+from strongroom.controlplane.workflows.remembered import CONTAINER, INSTANCE, LOCATIONS, POLICY, VAULT
 from strongroom.dataplane.objectstore.port import ObjectStore
 from strongroom.dataplane.repository.errors import RepositoryError
 from strongroom.dataplane.repository.model import Manifest
@@ -50,6 +51,7 @@ from strongroom.protection.policy import parse_policy
 VAULTS: Final = "Microsoft.DataProtection/backupVaults"
 POLICIES: Final = f"{VAULTS}/backupPolicies"
 GROUPS: Final = "Microsoft.Resources/resourceGroups"
+LOCATION_CHARACTERS: Final = 90  # more than any region of Azure's has
 DEFAULT_LOCATION: Final = "local"  # for a vault whose points do not tell theirs
 
 
@@ -123,7 +125,7 @@ class Rebuilding:
                     hint=f"It has points of: {', '.join(found.vaults) or 'no vault'}",
                 )
             manifests = {i.id: await _manifests(repository, [p.id for p in i.points]) for i in wanted}
-        making = _Making(self._tenant, now, location)
+        making = _Making(self._tenant, now, location, _locations(wanted))
 
         def write() -> int:
             with self._db.write() as tx:
@@ -212,10 +214,11 @@ class Rebuilding:
 class _Making:
     """Makes resources in transactions, and keeps account of them."""
 
-    def __init__(self, tenant: str, now: datetime, location: str) -> None:
+    def __init__(self, tenant: str, now: datetime, location: str, told: Mapping[str, str]) -> None:
         self._tenant = tenant
         self._now = now
-        self._location = location.replace(" ", "").lower()
+        self._location = _normal(location)
+        self._told = told
         self.made: list[str] = []
         self.stood: list[str] = []
         self.doubts: list[str] = []
@@ -230,7 +233,11 @@ class _Making:
             self.stood.append(old.id)
         return old
 
-    def _group(self, tx: Tx, id: str, location: str) -> None:
+    def _where(self, id: str, otherwise: str = "") -> str:
+        """Return the location of *id*: as points tell it, else as the caller says, else *otherwise*."""
+        return self._told.get(id.lower()) or self._location or otherwise or DEFAULT_LOCATION
+
+    def _group(self, tx: Tx, id: str, otherwise: str = "") -> None:
         """Make a resource group and its subscription: under the ids that they had, so that all others stay valid."""
         _, _, guid, _, name = id.split("/")
         self._put(tx, subscription(guid, self._tenant, f"rebuilt {stamp(self._now)[:10]}"))
@@ -238,7 +245,7 @@ class _Making:
             "id": id,
             "name": name,
             "type": GROUPS,
-            "location": location,
+            "location": self._where(id, otherwise),
             "properties": {"provisioningState": "Succeeded"},
         }
         self._put(tx, Resource(id, GROUPS, document, f"/subscriptions/{guid}"))
@@ -249,8 +256,8 @@ class _Making:
             self.stood.append(place.id)
             return
         group = place.account_id.rpartition("/providers/")[0]
-        location = self._location or DEFAULT_LOCATION
-        self._group(tx, group, location)
+        location = self._where(place.account_id)
+        self._group(tx, group)
         parts = urlsplit(place.account.url)
         shown = f"file:///{place.account.name}/" if parts.scheme == "file" else f"{place.account.url.rstrip('/')}/"
         account: Document = {
@@ -325,7 +332,7 @@ class _Making:
             return self._put(tx, stands)
         told = _read(shape(wire.BackupVaultResource), said.get(VAULT, "")) or {}
         asked = told.get("properties", {})
-        location = str(told.get("location") or self._location or DEFAULT_LOCATION).replace(" ", "").lower()
+        location = _normal(told.get("location", "")) or self._where("")
         if not told:
             self.doubts.append(
                 f"No point tells the settings of {id}: it is in {location!r}, with soft delete and not immutable."
@@ -390,6 +397,24 @@ class _Making:
         document: Document = {"id": id, "name": id.rpartition("/")[2], "type": POLICIES, "properties": properties}
         version = str(int(self._now.timestamp() * 1_000_000))
         self._put(tx, Resource(id, POLICIES, document, vault, {"version": version}))
+
+
+def _locations(instances: Iterable[RebuiltInstance]) -> dict[str, str]:
+    """Return what points tell of locations, by lower-cased ARM id; the newest instance's word counts."""
+    found: dict[str, str] = {}
+    for instance in sorted(instances, key=lambda i: i.points[-1].time):
+        try:
+            told = msgspec.json.decode(instance.points[-1].caller.get(LOCATIONS, "{}"), type=dict[str, str])
+        except (msgspec.DecodeError, RecursionError):
+            continue
+        found |= {id.lower(): _normal(location) for id, location in told.items()}
+    return found
+
+
+def _normal(location: str) -> str:
+    """Return a region as ARM keeps it; "" for what is none."""
+    text = location.replace(" ", "").lower()
+    return text if text.isascii() and text.isalnum() and len(text) <= LOCATION_CHARACTERS else ""
 
 
 async def _manifests(repository: Repository, ids: Sequence[str]) -> list[Manifest]:

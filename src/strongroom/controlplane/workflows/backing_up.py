@@ -86,8 +86,10 @@ class BackingUp:
             problems = problems_of_instance(tx, vault, request, self._services.limits, access, exists=instance)
             refuse_if_any(problems, "The backup instance")
             _, place = place_of_cluster(tx, request.cluster)
-            around = remembered(instance, tx.resources.get(request.policy), vault, place.id)
-            return {**around, **_caller(job, instance)}, place, request
+            ids = (place.account_id, vault.parent, place.account_id.partition("/providers/")[0])
+            around = [tx.resources.get(id) for id in ids]
+            told = remembered(instance, tx.resources.get(request.policy), vault, place.id, around)
+            return {**told, **_caller(job, instance)}, place, request
 
         caller, place, request = await self._services.read(prepare)
         document = backup_document(job.id, place, request, caller=caller)

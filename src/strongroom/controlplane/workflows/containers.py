@@ -18,6 +18,7 @@ from strongroom.controlplane.catalog.stores import (
     StorageAccount,
     container_url,
     extension_access,
+    make_container,
     open_container,
     validate_attachment,
 )
@@ -154,10 +155,11 @@ class Containers:
         )
 
     async def prove(self, place: Place) -> None:
-        """Show that the container can be listed, written and read, and keeps what is written from being replaced.
+        """Show that a new container can be listed, written and read, and keeps what is written from being replaced.
 
-        Raises errors of the store, `StoreUnsafe` among them.
+        The folder of one that is a folder is made. Raises errors of the store, `StoreUnsafe` among them.
         """
+        await make_container(place.account, place.container, storage=self._storage, refuse_address=self._refuse_address)
         async with self.store(place) as store:
             await probe_conditional_create(store)
 
