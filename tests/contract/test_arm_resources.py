@@ -157,3 +157,16 @@ def test_a_provider_is_not_unregistered_while_it_has_resources(server: RunningSe
     server.client(DataProtectionMgmtClient).backup_vaults.begin_create_or_update(group, "vault", body).result()
     with pytest.raises(ResourceExistsError):
         resources.providers.unregister("Microsoft.DataProtection")
+
+
+@pytest.mark.parametrize("text", ["startswith(location, 'x')", "tagName ne 'a'", "tagName eq 'a' and tagName eq 'b'"])
+def test_a_filter_that_a_list_cannot_check_is_refused_even_for_an_empty_list(resources, group: str, text: str) -> None:
+    with pytest.raises(HttpResponseError) as refused:
+        list(resources.resources.list_by_resource_group(group, filter=text))
+    assert refused.value.error.code == "InvalidFilterInQueryString"
+
+
+def test_a_location_is_a_name(resources: ResourceManagementClient) -> None:
+    with pytest.raises(HttpResponseError) as refused:
+        resources.resource_groups.create_or_update(fresh("rg"), {"location": "/etc"})
+    assert refused.value.error.code == "LocationNotAvailableForResourceGroup"

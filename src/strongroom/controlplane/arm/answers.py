@@ -10,6 +10,9 @@ from typing import Final
 from azure.mgmt.dataprotection import models
 
 from strongroom.controlplane.arm import bodies
+from strongroom.controlplane.arm.compute.bodies import SnapshotBody
+from strongroom.controlplane.arm.graph import bodies as graph
+from strongroom.controlplane.arm.resources import bodies as resources
 from strongroom.controlplane.arm.shapes import Shape, shape
 
 _VAULT: Final = shape(models.BackupVaultResource)
@@ -94,4 +97,35 @@ ANSWERS: Final[Mapping[str, Shape]] = {
     "BlobContainers_Get": shape(bodies.BlobContainerBody),
     "BlobContainers_List": shape(bodies.BlobContainerBody).page,
     "Resources": shape(bodies.ResourceGraphResult),
+    "Subscriptions_Get": shape(resources.SubscriptionBody),
+    "Subscriptions_List": shape(resources.SubscriptionBody).page,
+    "Subscriptions_ListLocations": shape(resources.RegionBody).page,
+    "Tenants_List": shape(resources.TenantBody).page,
+    "Alias_Create": shape(resources.SubscriptionAliasBody),
+    "Alias_Get": shape(resources.SubscriptionAliasBody),
+    "Resources_List": shape(resources.GenericResourceBody).page,
+    "Resources_ListByResourceGroup": shape(resources.GenericResourceBody).page,
+    "Providers_Get": shape(resources.ProviderBody),
+    "Providers_List": shape(resources.ProviderBody).page,
+    "Providers_GetAtTenantScope": shape(resources.ProviderBody),
+    "Providers_ListAtTenantScope": shape(resources.ProviderBody).page,
+    "Providers_Register": shape(resources.ProviderBody),
+    "Providers_Unregister": shape(resources.ProviderBody),
+    "Permissions_List": shape(bodies.RolePermission).page,
+    "Snapshots_Get": shape(SnapshotBody),
+    "Snapshots_List": shape(SnapshotBody).page,
+    "Snapshots_ListByResourceGroup": shape(SnapshotBody).page,
+    "Graph_GetServicePrincipal": shape(graph.DirectoryObjectBody),
+    "Graph_GetByAlternateKey": shape(graph.DirectoryObjectBody),
+    "Graph_GetApplication": shape(graph.DirectoryObjectBody),
+    "Graph_GetDirectoryObject": shape(graph.DirectoryObjectBody),
+    "Graph_CreateApplication": shape(graph.DirectoryObjectBody),
+    "Graph_CreateServicePrincipal": shape(graph.DirectoryObjectBody),
+    "Graph_ListServicePrincipals": shape(graph.DirectoryObjectBody).page,
+    "Graph_ListApplications": shape(graph.DirectoryObjectBody).page,
+    "Graph_ListUsers": shape(graph.DirectoryObjectBody).page,
+    "Graph_ListGroups": shape(graph.DirectoryObjectBody).page,
+    "Graph_GetByIds": shape(graph.DirectoryObjectBody).page,
+    "Graph_AddApplicationPassword": shape(graph.PasswordBody),
+    "Graph_AddServicePrincipalPassword": shape(graph.PasswordBody),
 }

@@ -30,3 +30,20 @@ class AddPasswordBody(TypedDict, total=False):
     """A request for a new secret."""
 
     passwordCredential: PasswordWish
+
+
+class DirectoryObjectBody(TypedDict, total=False):
+    """A service principal or an application of the directory."""
+
+    id: Required[str]
+    appId: Required[str]
+    displayName: str
+
+
+class PasswordBody(TypedDict, total=False):
+    """A secret; its text is in the answer that made it and nowhere else."""
+
+    keyId: Required[str]
+    hint: str
+    secretText: str
+    startDateTime: str

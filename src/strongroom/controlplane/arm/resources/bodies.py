@@ -56,3 +56,13 @@ class ProviderBody(TypedDict, total=False):
     id: str
     namespace: Required[str]
     registrationState: str
+
+
+class GenericResourceBody(TypedDict, total=False):
+    """A resource of any type, as lists show it."""
+
+    id: Required[str]
+    name: Required[str]
+    type: Required[str]
+    location: str
+    tags: dict[str, str]

@@ -1,5 +1,7 @@
 """Resource groups: create, change, list, and delete them with what they hold."""
 
+import re
+from collections.abc import Collection
 from typing import Final
 
 from strongroom.controlplane.arm import lro
@@ -7,7 +9,7 @@ from strongroom.controlplane.arm.bodies import ResourceGroupBody, ResourceGroupP
 from strongroom.controlplane.arm.call import Call, Reply, require_subscription
 from strongroom.controlplane.arm.errors import ArmError, Json
 from strongroom.controlplane.arm.formats import check_name
-from strongroom.controlplane.arm.odata import Comparison, parse_filter
+from strongroom.controlplane.arm.odata import Comparison, Condition, Value, parse_filter
 from strongroom.controlplane.arm.pages import filtered, page_of
 from strongroom.controlplane.arm.resources.subscriptions import visible
 from strongroom.controlplane.arm.routing import Operation
@@ -18,6 +20,7 @@ from strongroom.controlplane.state.resources import Resource
 
 GROUPS: Final = "Microsoft.Resources/resourceGroups"
 ACTIONS: Final = "Microsoft.Resources/subscriptions/resourceGroups"
+_LOCATION: Final = re.compile(r"[a-z0-9-]{1,90}")
 SUBSCRIPTION: Final = "/subscriptions/{subscription}"
 GROUP: Final = f"{SUBSCRIPTION}/resourceGroups/{{group}}"
 
@@ -34,7 +37,7 @@ _KEPT: Final = (
 def put_group(call: Call) -> Reply:
     """Create a resource group, or replace its tags."""
     check_name("resourceGroups", call.path["group"])
-    location = call.body["location"].replace(" ", "").lower()
+    location = _location(call.body["location"])
     with call.db.write() as tx:
         require_subscription(tx, call.subscription)
         old = tx.resources.get(call.group_id)
@@ -64,6 +67,19 @@ def put_group(call: Call) -> Reply:
         return Reply(200 if old else 201, document)
 
 
+def _location(text: str) -> str:
+    """Return a region as ARM keeps it. Any name will do: a location is a label here."""
+    location = text.replace(" ", "").lower()
+    if not _LOCATION.fullmatch(location):
+        raise ArmError(
+            400,
+            "LocationNotAvailableForResourceGroup",
+            f"{text[:60]!a} is no location; accepted are letters, digits and hyphens, such as westeurope or local.",
+            target="location",
+        )
+    return location
+
+
 def patch_group(call: Call) -> Reply:
     """Replace a group's tags."""
     with call.db.write() as tx:
@@ -88,7 +104,7 @@ def check_group(call: Call) -> Reply:
 
 def list_groups(call: Call) -> Reply:
     """List the resource groups of a subscription in which the caller has any role; `$filter` by a tag."""
-    wanted = parse_filter(call.query.get("$filter", ""), fields=("tagName", "tagValue"))
+    wanted = tag_conditions(parse_filter(call.query.get("$filter", ""), fields=("tagName", "tagValue")))
     with call.db.read() as tx:
         parent = require_subscription(tx, call.subscription).id
 
@@ -101,16 +117,24 @@ def list_groups(call: Call) -> Reply:
         )
 
 
-def has_tag(resource: Resource, wanted: tuple[object, ...]) -> bool:
-    """Say whether the resource has a tag as the conditions on `tagName` and `tagValue` ask for; others are ignored."""
-    asked = {c.field.lower(): c for c in wanted if isinstance(c, Comparison) and c.field.lower().startswith("tag")}
-    if not asked:
-        return True
-    if any(c.operator != "eq" for c in asked.values()):
-        raise ArmError(400, "InvalidFilterInQueryString", "Tags are compared by 'eq' only.", target="$filter")
-    name, value = asked.get("tagname"), asked.get("tagvalue")
-    return any(
-        (name is None or str(name.value).lower() == key.lower()) and (value is None or value.value == text)
+def tag_conditions(conditions: Collection[Condition]) -> dict[str, Value]:
+    """Return what is asked of `tagname` and `tagvalue` (lower case). Raises 400 unless each is compared by eq, once."""
+    found: dict[str, Value] = {}
+    for condition in conditions:
+        if isinstance(condition, Comparison) and condition.field.lower() in ("tagname", "tagvalue"):
+            if condition.operator != "eq" or condition.field.lower() in found:
+                raise ArmError(
+                    400, "InvalidFilterInQueryString", "Tags are compared by 'eq', once each.", target="$filter"
+                )
+            found[condition.field.lower()] = condition.value
+    return found
+
+
+def has_tag(resource: Resource, wanted: dict[str, Value]) -> bool:
+    """Say whether the resource has a tag such as `tag_conditions` tells."""
+    name, value = wanted.get("tagname"), wanted.get("tagvalue")
+    return not wanted or any(
+        ("tagname" not in wanted or str(name).lower() == key.lower()) and ("tagvalue" not in wanted or value == text)
         for key, text in (resource.doc.get("tags") or {}).items()
     )
 

@@ -5,9 +5,9 @@ from typing import Final
 
 from strongroom.controlplane.arm.call import Call, Reply, require_subscription
 from strongroom.controlplane.arm.errors import ArmError, Json
-from strongroom.controlplane.arm.odata import Condition, Function, Value, matches, parse_filter
+from strongroom.controlplane.arm.odata import Function, Value, matches, parse_filter
 from strongroom.controlplane.arm.pages import filtered, page_of
-from strongroom.controlplane.arm.resources.groups import GROUP, SUBSCRIPTION, has_tag
+from strongroom.controlplane.arm.resources.groups import GROUP, SUBSCRIPTION, has_tag, tag_conditions
 from strongroom.controlplane.arm.routing import Operation
 from strongroom.controlplane.state.resources import Resource
 
@@ -48,14 +48,16 @@ def list_in_group(call: Call) -> Reply:
 def _page(call: Call, fetch: Callable[[str, int], list[Resource]]) -> Reply:
     conditions = parse_filter(call.query.get("$filter", ""), fields=_FIELDS, functions=("startswith", "substringof"))
     compared = tuple(c for c in conditions if not isinstance(c, Function) and not c.field.lower().startswith("tag"))
+    names = [_named(c) for c in conditions if isinstance(c, Function)]
+    tags = tag_conditions(conditions)
     expand = {word.strip().lower() for word in call.query.get("$expand", "").split(",")}
     access, who = call.plane.authorizer.access(), call.principal.object_id
 
     def keep(resource: Resource) -> bool:
         return (
             matches(compared, lambda field: _value(resource, field))
-            and all(_named(resource, c) for c in conditions if isinstance(c, Function))
-            and has_tag(resource, conditions)
+            and all(named(resource.name.lower()) for named in names)
+            and has_tag(resource, tags)
             and access.allowed(who, f"{resource.type}/read", resource.id)
         )
 
@@ -74,17 +76,17 @@ def _value(resource: Resource, field: str) -> Value:
             return str(resource.doc.get("location", ""))
 
 
-def _named(resource: Resource, condition: Condition) -> bool:
-    """Answer `startswith(name, 'x')` and `substringof('x', name)`."""
-    assert isinstance(condition, Function)
-    texts = [str(argument) for argument in condition.arguments if isinstance(argument, str)]
+def _named(condition: Function) -> Callable[[str], bool]:
+    """Return the test of a name (lower case) that `startswith(name, 'x')` or `substringof('x', name)` is."""
+    texts = [argument for argument in condition.arguments if isinstance(argument, str)]
     names = [argument.text.lower() for argument in condition.arguments if not isinstance(argument, str)]
     if names != ["name"] or len(texts) != 1:
         raise ArmError(
             400, "InvalidFilterInQueryString", f"{condition.name} takes 'name' and one text.", target="$filter"
         )
-    name, text = resource.name.lower(), texts[0].lower()
-    return name.startswith(text) if condition.name.lower() == "startswith" else text in name
+    text = texts[0].lower()
+    starts = condition.name.lower() == "startswith"
+    return lambda name: name.startswith(text) if starts else text in name
 
 
 def _shown(resource: Resource, expand: set[str]) -> Json:
