@@ -21,6 +21,7 @@ from strongroom.cli.demo.application import (
     order,
     volume_folders,
 )
+from strongroom.cli.demo.service import ServiceDemo
 from strongroom.cli.demo.terminal import DemoFailed, Terminal, wait_until
 from strongroom.cli.demo.verify import State, differences, read_state
 from strongroom.cli.demo.webhook import REFUSAL, OrderWebhook
@@ -186,15 +187,18 @@ def main() -> int:
         try:
             terminal.strongroom("testbed", "up", "--dir", cluster)
             with OrderWebhook(folder) as webhook:
-                demo = Demo(Testbed.open(Path(cluster)), webhook, terminal, folder)
+                testbed = Testbed.open(Path(cluster))
+                demo = Demo(testbed, webhook, terminal, folder)
                 demo.run()
+                service = ServiceDemo(testbed, terminal, folder)
+                service.run()
         except (DemoFailed, StrongroomError) as failure:
             terminal.say(f"\nFAILED: {failure}")
             return 1
         finally:
             terminal.strongroom("testbed", "down", "--dir", cluster)
     terminal.step("What was proved")
-    for line in demo.proved:
+    for line in [*demo.proved, *service.proved]:
         terminal.say(f"- {line}")
     terminal.say(f"in {time.monotonic() - began:.0f} s")
     return 0
