@@ -1,30 +1,35 @@
 """Reads from a query what its rows must look like, so that a caller asks its database for no others."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from strongroom.controlplane.arm.kql import syntax
 from strongroom.controlplane.arm.kql.values import Type
 
 CONDITION_COLUMNS = frozenset({"type", "subscriptionId", "resourceGroup", "id", "name"})
+CONDITION_PROPERTIES = frozenset({"vaultName"})  # of jobs: by it their clients filter, and it is how jobs are stored
 
 Conditions = dict[str, frozenset[str]]
+
+_PROPERTIES = "properties"
+_Names = Mapping[str, str]
+"""What each column holds that is still a column of the table, or a part of its `properties`, under whatever name."""
 
 
 def conditions(operators: Iterable[syntax.Operator]) -> Conditions:
     """Return, by column, the lower-case values outside which no row can reach the answer of *operators*.
 
-    Only what precedes the first operator that counts, limits or renames rows is read: `take 5 | where …` filters five
-    rows of the whole table, not five rows that pass.
+    A part of `properties` is called `properties.vaultName`. Only what precedes the first operator that counts, limits
+    or renames rows is read: `take 5 | where …` filters five rows of the whole table, not five rows that pass.
     """
     known: Conditions = {}
-    replaced: set[str] = set()
+    names: dict[str, str] = {name: name for name in (*CONDITION_COLUMNS, _PROPERTIES)}
     for operator in operators:
         match operator:
             case syntax.Where():
-                facts = _facts(operator.predicate)
-                known = _both(known, {column: values for column, values in facts.items() if column not in replaced})
+                known = _both(known, _facts(operator.predicate, names))
             case syntax.Extend():
-                replaced.update(column.name for column in operator.columns)
+                held = {column.name: _held(column.expression, names) for column in operator.columns}
+                names = {name: key for name, key in {**names, **held}.items() if key}
             case syntax.Sort(limit=None):
                 pass
             case _:
@@ -32,37 +37,51 @@ def conditions(operators: Iterable[syntax.Operator]) -> Conditions:
     return known
 
 
-def _facts(expression: syntax.Expression) -> Conditions:
+def _held(expression: syntax.Expression, names: _Names) -> str:
+    """Return what *expression* is of the table, unchanged: a column, a part of `properties`, or "" for all else."""
+    match expression:
+        case syntax.Column():
+            return names.get(expression.name, "")
+        case syntax.Path(base=syntax.Column() as base, steps=(str() as member,)) if (
+            names.get(base.name) == _PROPERTIES and member in CONDITION_PROPERTIES
+        ):
+            return f"{_PROPERTIES}.{member}"
+        case _:
+            return ""
+
+
+def _facts(expression: syntax.Expression, names: _Names) -> Conditions:
     """Return what is known of a row for which *expression* is true."""
     match expression:
         case syntax.Logic(all_of=True):
             known: Conditions = {}
             for term in expression.terms:
-                known = _both(known, _facts(term))
+                known = _both(known, _facts(term, names))
             return known
         case syntax.Logic():
-            first, *others = (_facts(term) for term in expression.terms)
+            first, *others = (_facts(term, names) for term in expression.terms)
             shared = set(first).intersection(*others)
             return {column: first[column].union(*(other[column] for other in others)) for column in shared}
         case (
             syntax.Comparison(operator="==", left=left, right=right)
             | syntax.TextMatch(operator="=~", negated=False, left=left, right=right)
         ):
-            return _fact(left, (right,)) or _fact(right, (left,))
+            return _fact(left, (right,), names) or _fact(right, (left,), names)
         case syntax.Membership(negated=False):
-            return _fact(expression.left, expression.members)
+            return _fact(expression.left, expression.members, names)
         case _:
             return {}
 
 
-def _fact(column: syntax.Expression, values: tuple[syntax.Expression, ...]) -> Conditions:
-    if not isinstance(column, syntax.Column) or column.name not in CONDITION_COLUMNS:
+def _fact(tested: syntax.Expression, values: tuple[syntax.Expression, ...], names: _Names) -> Conditions:
+    key = _held(tested, names)
+    if not key or key == _PROPERTIES:
         return {}
     texts = [str(v.value) for v in values if isinstance(v, syntax.Literal) and v.type is Type.STRING]
     # A database folds the case of ASCII alone; nor does it tell a missing value from an empty one as Kusto does.
     if len(texts) < len(values) or not all(text and text.isascii() for text in texts):
         return {}
-    return {column.name: frozenset(text.lower() for text in texts)}
+    return {key: frozenset(text.lower() for text in texts)}
 
 
 def _both(first: Conditions, second: Conditions) -> Conditions:

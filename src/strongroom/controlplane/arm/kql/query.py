@@ -19,7 +19,8 @@ class Query:
     operators: tuple[syntax.Operator, ...]
 
     def conditions(self) -> Conditions:
-        """Return, for some of the columns type, subscriptionId, resourceGroup, id and name, the only values that count.
+        """Return the only values that count, for some of type, subscriptionId, resourceGroup, id, name, and
+        `properties.vaultName`.
 
         The values are in lower case and meant without regard to case. A row whose column holds none of them cannot
         reach the answer; a row that does may still be dropped by `run`. An empty set means that no row can.

@@ -104,6 +104,7 @@ class Reader:
         return (
             segments[2] in self.subscriptions
             and self._meets("resourceGroup", segments[4])
+            and (type != JOBS or self._meets("properties.vaultName", vault.name))
             and self.access.allowed(self.principal, f"{type}/read", vault.id)
         )
 
