@@ -72,6 +72,8 @@ class Stage:
     token: str
     subscription: str
     names: dict[str, str] = field(default_factory=dict)
+    principal: str = ""
+    """The vault's managed identity."""
 
     @property
     def group(self) -> str:
@@ -205,6 +207,7 @@ async def _furnish(stage: Stage) -> None:
         await stage.made("POST", f"{root}/providers/{namespace}/register")
     await stage.made("PUT", stage.group, {"location": LOCATION})
     vault = await stage.made("PUT", stage.vault, bodies_of(stage)["BackupVaults_CreateOrUpdate"])
+    stage.principal = vault["identity"]["principalId"]
     await stage.made("PUT", f"{stage.vault}/backupPolicies/policy1", bodies_of(stage)["BackupPolicies_CreateOrUpdate"])
     await stage.made("PUT", stage.account, bodies_of(stage)["StorageAccounts_Create"])
     await stage.made("PUT", f"{stage.account}/blobServices/default/containers/backups", {})
@@ -216,8 +219,8 @@ async def _furnish(stage: Stage) -> None:
     finish(stage, binding, lambda r: r.with_properties({"provisioningState": "Succeeded"}))
     finish(stage, extension, lambda r: r.with_properties({"provisioningState": "Succeeded"}))
     for role, scope, principal in (
-        (READER, stage.cluster, vault["identity"]["principalId"]),
-        (READER, stage.group, vault["identity"]["principalId"]),
+        (READER, stage.cluster, stage.principal),
+        (READER, stage.group, stage.principal),
         (CONTRIBUTOR, stage.group, cluster),
         (BLOB_CONTRIBUTOR, stage.account, made["properties"]["aksAssignedIdentity"]["principalId"]),
     ):
@@ -475,8 +478,8 @@ def bodies_of(stage: Stage) -> dict[str, Any]:
         "RoleAssignments_Create": {
             "properties": {
                 "roleDefinitionId": f"/subscriptions/{stage.subscription}/providers/Microsoft.Authorization"
-                f"/roleDefinitions/{READER}",
-                "principalId": "11111111-2222-3333-4444-555555555555",
+                f"/roleDefinitions/{CONTRIBUTOR}",
+                "principalId": stage.principal,
                 "principalType": "ServicePrincipal",
             }
         },

@@ -114,6 +114,9 @@ def test_an_operation_answers_as_the_document_says(
             if parameter in known and data.draw(st.sampled_from((True, True, True, False))):
                 case.path_parameters[parameter] = known[parameter]
         answer = case.call(session=session, base_url=own_server.url, verify=own_server.ready["caFile"])
+        if answer.content and answer.status_code < 300:
+            told = described.definition.raw["responses"].get(str(answer.status_code), {})
+            assert "content" in told, f"a body where none is documented: {answer.content[:200]!r}"
         case.validate_response(answer, checks=CHECKS if refused(answer) else [not_a_server_error, *CHECKS])
 
     ask()

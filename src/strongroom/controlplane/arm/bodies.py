@@ -230,6 +230,24 @@ class TrustedAccessRoleBindingBody(TypedDict, total=False):
     properties: Required[TrustedAccessRoleBindingProperties]
 
 
+class TrustedAccessRule(TypedDict, total=False):
+    """What a trusted access role allows, in Kubernetes' own terms."""
+
+    verbs: list[str]
+    apiGroups: list[str]
+    resources: list[str]
+    resourceNames: list[str]
+    nonResourceURLs: list[str]
+
+
+class TrustedAccessRoleBody(TypedDict, total=False):
+    """A role that resources of a type may be given in a cluster."""
+
+    sourceResourceType: str
+    name: str
+    rules: list[TrustedAccessRule]
+
+
 # Microsoft.KubernetesConfiguration
 
 

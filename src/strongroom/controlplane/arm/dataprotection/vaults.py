@@ -75,8 +75,7 @@ def patch_vault(call: Call) -> Reply:
             return Reply(200, shown(old))
         stored = tx.resources.put(resource, if_match=old.etag)
         operation = lro.done(call, tx, "vault", result={"resource": stored.id})
-        reply = lro.accepted(call, tx, operation, f"{stored.id}/operationStatus", f"{stored.id}/operationResults")
-        return Reply(reply.status, shown(stored), reply.headers)
+        return lro.accepted(call, tx, operation, f"{stored.id}/operationStatus", f"{stored.id}/operationResults")
 
 
 def _changed(call: Call, tx: Tx, stored: Resource) -> Reply:

@@ -58,6 +58,16 @@ class ProviderBody(TypedDict, total=False):
     registrationState: str
 
 
+class ResourceTypeBody(TypedDict, total=False):
+    """A type of a resource provider: where and in which versions of the API there is one."""
+
+    resourceType: str
+    locations: list[str]
+    apiVersions: list[str]
+    defaultApiVersion: str
+    capabilities: str
+
+
 class GenericResourceBody(TypedDict, total=False):
     """A resource of any type, as lists show it."""
 
