@@ -48,7 +48,7 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 
 
 def search(db: Database, query: str, *scopes: str) -> tuple[list[str], int]:
-    """Return the names that *query* finds for the owner of *scopes* (or of the root), and how many pages of jobs it read."""
+    """Return the names that *query* finds for the owner of *scopes* (none: the root), and how many pages it read."""
     parsed = parse(query)
     assignments = [RoleAssignment(str(n), scope, OWNER.id, "me") for n, scope in enumerate(scopes or ("/",))]
     statements: list[str] = []
