@@ -267,6 +267,8 @@ def test_tags_are_patched_and_clusters_are_listed(stage: Stage) -> None:
 def test_another_location_or_identity_is_refused(stage: Stage) -> None:
     moved = stage.send("PUT", stage.cluster_id, {"location": "eastus"})
     assert (moved.status_code, moved.json()["error"]["code"]) == (409, "InvalidResourceLocation")
+    strange = stage.send("PUT", stage.cluster_id, {"location": "a/../b"})
+    assert (strange.status_code, strange.json()["error"]["target"]) == (400, "location")
     body = {"location": "westus", "identity": {"type": "UserAssigned"}}
     other = stage.send("PUT", stage.cluster_id, body)
     assert (other.status_code, other.json()["error"]["code"]) == (501, "NotSupported")
@@ -406,7 +408,11 @@ def test_the_first_answer_has_the_headers_that_clients_read(stage: Stage) -> Non
     assert answer.json()["properties"]["provisioningState"] == "Updating"
     assert answer.headers["Retry-After"] == "1"
     assert "Location" not in answer.headers, "az would take it for the resource"
-    busy = stage.send("PUT", path, body)
+    repeated = stage.send("PUT", path, body)
+    polled = "Azure-AsyncOperation"
+    assert repeated.headers[polled] == answer.headers[polled], "its answer may have been lost: nothing begins twice"
+    other = {"properties": {"extensionType": TYPE, "configurationSettings": {**stage.settings(), "other": "x"}}}
+    busy = stage.send("PUT", path, other)
     assert (busy.status_code, busy.json()["error"]["code"]) == (409, "OperationNotAllowed")
     assert "Retry-After" not in busy.headers
     assert stage.send("GET", answer.headers["Azure-AsyncOperation"]).json()["status"] in {"Inprogress", "Succeeded"}
@@ -525,7 +531,11 @@ def test_a_vault_is_bound_and_unbound(stage: Stage) -> None:
     (account,) = (name for name in stage.accounts() if name.startswith("vault-"))
     assert [b.name for b in stage.bindings.list(GROUP, "one")] == ["tarb"]
     assert stage.bindings.get(GROUP, "one", "TARB").name == "tarb"
-    stage.bindings.begin_delete(GROUP, "one", "tarb").result()
+    path = f"{stage.cluster_id}/trustedAccessRoleBindings/tarb"
+    begun, repeated = stage.send("DELETE", path), stage.send("DELETE", path)
+    assert (begun.status_code, repeated.status_code) == (202, 202)
+    assert begun.headers["Location"] == repeated.headers["Location"]
+    until(lambda: stage.send("GET", begun.headers["Location"]).status_code == 204)
     assert account not in stage.accounts()
     with pytest.raises(ResourceNotFoundError):
         stage.bindings.get(GROUP, "one", "tarb")

@@ -1,5 +1,6 @@
 """Managed clusters: Kubernetes clusters that were connected, each with the identity that Azure gives a cluster."""
 
+import re
 import threading
 import uuid
 from typing import Final
@@ -36,6 +37,7 @@ from strongroom.controlplane.state.times import now
 from strongroom.controlplane.workflows.readiness import INSTANCES, same_id
 
 NODE_GROUP_CHARACTERS: Final = 80  # AKS' own limit of MC_{group}_{cluster}_{location}
+_LOCATION: Final = re.compile(r"[a-z0-9-]{1,90}")
 _DISCONNECT: Final = "disconnect-cluster"
 _ONE_AT_A_TIME: Final = threading.Lock()
 
@@ -185,9 +187,17 @@ def _cluster(call: Call, tx: Tx, old: Resource | None, cluster: ConnectedCluster
     )
 
 
-def _normal(location: str) -> str:
-    """Return a region as ARM keeps it: `West US` is `westus`."""
-    return location.replace(" ", "").lower()
+def _normal(text: str) -> str:
+    """Return a region as ARM keeps it: `West US` is `westus`. It becomes a segment of paths."""
+    location = text.replace(" ", "").lower()
+    if not _LOCATION.fullmatch(location):
+        raise ArmError(
+            400,
+            "LocationNotAvailableForResourceType",
+            f"{text[:60]!a} is no location; accepted are letters, digits and hyphens, such as westeurope or local.",
+            target="location",
+        )
+    return location
 
 
 def patch_cluster(call: Call) -> Reply:
@@ -230,12 +240,14 @@ def delete_cluster(call: Call) -> Reply:
         cluster = tx.resources.get(cluster_id(call))
         if cluster is None:
             return Reply(204)
+        location = str(cluster.doc["location"])
+        if running := tx.operations.running(cluster.id, _DISCONNECT):
+            return accepted(call, tx, location, running)
         check_preconditions(call, cluster)
-        refuse_while_running(tx, cluster.id, _DISCONNECT)
         refuse_while_protected(tx, cluster.id, "deleted")
         tx.resources.put(cluster.with_properties({"provisioningState": "Deleting"}))
         operation = lro.begin(call, tx, _DISCONNECT, resource=cluster.id, key=cluster.id)
-        return accepted(call, tx, str(cluster.doc["location"]), operation)
+        return accepted(call, tx, location, operation)
 
 
 def refuse_while_protected(tx: Tx, cluster: str, what: str) -> None:

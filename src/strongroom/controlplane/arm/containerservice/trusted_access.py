@@ -27,7 +27,7 @@ from strongroom.controlplane.workflows.readiness import BINDINGS, OPERATOR_ROLE
 
 VAULTS: Final = "Microsoft.DataProtection/backupVaults"
 BINDING: Final = f"{CLUSTER}/trustedAccessRoleBindings/{{binding}}"
-_KINDS: Final = ("bind-access", "unbind-access", "disconnect-cluster")
+_KINDS: Final = ("bind-access", "unbind-access")
 
 
 def put_binding(call: Call) -> Reply:
@@ -41,8 +41,6 @@ def put_binding(call: Call) -> Reply:
         cluster = require_cluster(call, tx)
         old = tx.resources.get(call.id)
         check_preconditions(call, old)
-        refuse_while_running(tx, cluster.id, "disconnect-cluster")
-        refuse_while_running(tx, call.id, *_KINDS)
         roles = _roles(asked["roles"])
         found = tx.resources.get(vault)
         if found is None:
@@ -53,6 +51,13 @@ def put_binding(call: Call) -> Reply:
                 target="properties.sourceResourceId",
                 actions=("Create it first: az dataprotection backup-vault create.",),
             )
+        location = str(cluster.doc["location"])
+        if old is not None and (running := tx.operations.running(old.id, "bind-access")):
+            before = (old.properties["sourceResourceId"], old.properties["roles"])
+            if before == (found.id, roles):  # the very request that is carried out: its answer may have been lost
+                return begun(call, tx, location, running, old.doc, status=200)
+        refuse_while_running(tx, cluster.id, "disconnect-cluster")
+        refuse_while_running(tx, call.id, *_KINDS)
         identifier = old.id if old else call.id
         document: Json = {
             "id": identifier,
@@ -72,7 +77,6 @@ def put_binding(call: Call) -> Reply:
             )
         )
         operation = lro.begin(call, tx, "bind-access", resource=stored.id, key=stored.id)
-        location = str(cluster.doc["location"])
         return begun(call, tx, location, operation, stored.doc, status=200 if old else 201)
 
 
@@ -108,11 +112,14 @@ def delete_binding(call: Call) -> Reply:
         binding = tx.resources.get(call.id)
         if binding is None:
             return Reply(204)
+        location = str(cluster.doc["location"])
+        if running := tx.operations.running(binding.id, "unbind-access"):
+            return accepted(call, tx, location, running)
         check_preconditions(call, binding)
         refuse_while_running(tx, binding.id, *_KINDS)
         tx.resources.put(binding.with_properties({"provisioningState": "Deleting"}))
         operation = lro.begin(call, tx, "unbind-access", resource=binding.id, key=binding.id)
-        return accepted(call, tx, str(cluster.doc["location"]), operation)
+        return accepted(call, tx, location, operation)
 
 
 def list_roles(call: Call) -> Reply:

@@ -27,6 +27,7 @@ from strongroom.controlplane.clusters.manifests import NAMESPACE as RELEASE_NAME
 from strongroom.controlplane.identity.principals import managed_identity
 from strongroom.controlplane.identity.stored import TxPrincipals
 from strongroom.controlplane.state.database import Tx
+from strongroom.controlplane.state.operations import LongOperation
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.state.times import now, stamp
 from strongroom.controlplane.workflows.cluster_work import extension_status
@@ -71,10 +72,15 @@ def patch_extension(call: Call) -> Reply:
 def _begin(
     call: Call, tx: Tx, cluster: Resource, old: Resource | None, settings: Json, changes: Json, *, status: int
 ) -> Reply:
-    refuse_while_running(tx, cluster.id, "disconnect-cluster")
-    refuse_while_running(tx, call.id, *_KINDS)
     resource = _extension(call, tx, cluster, old, settings, changes)
     _check(call, tx, cluster, resource)
+    if old is not None and (running := tx.operations.running(old.id, "install-extension")):
+        state = old.properties["provisioningState"]
+        if resource.with_properties({"provisioningState": state}).doc == old.doc:
+            # The very request that is carried out: its answer may have been lost.
+            return lro.created(call, tx, running, f"{old.id}/operations", old.doc, status=status)
+    refuse_while_running(tx, cluster.id, "disconnect-cluster")
+    refuse_while_running(tx, call.id, *_KINDS)
     stored = tx.resources.put(resource)
     operation = lro.begin(call, tx, "install-extension", resource=stored.id, key=cluster.id)
     return lro.created(call, tx, operation, f"{stored.id}/operations", stored.doc, status=status)
@@ -232,6 +238,8 @@ def delete_extension(call: Call) -> Reply:
         extension = tx.resources.get(call.id)
         if extension is None:
             return Reply(204)
+        if running := tx.operations.running(extension.id, "remove-extension"):
+            return _accepted(call, tx, extension, running)
         check_preconditions(call, extension)
         refuse_while_running(tx, extension.id, *_KINDS)
         if not force:
@@ -240,7 +248,11 @@ def delete_extension(call: Call) -> Reply:
         operation = lro.begin(
             call, tx, "remove-extension", request={"force": force}, resource=extension.id, key=cluster.id
         )
-        return lro.accepted(call, tx, operation, f"{extension.id}/operations", f"{extension.id}/operationResults")
+        return _accepted(call, tx, extension, operation)
+
+
+def _accepted(call: Call, tx: Tx, extension: Resource, operation: LongOperation) -> Reply:
+    return lro.accepted(call, tx, operation, f"{extension.id}/operations", f"{extension.id}/operationResults")
 
 
 def get_result(call: Call) -> Reply:
