@@ -1,6 +1,8 @@
 """grantPermissions over HTTP: it makes what validation misses, exactly that, and only for who may assign roles."""
 
+import base64
 import copy
+import json
 import time
 import uuid
 from collections.abc import Iterator
@@ -358,3 +360,17 @@ def test_what_was_assigned_goes_with_the_resource_and_with_its_identity(stage: S
     assert access.roles_at(CLUSTER_IDENTITY, SNAPSHOTS) == []
     assert access.roles_at(VAULT_IDENTITY, CLUSTER) == [], "what others had at the resource goes, too"
     assert access.roles_at(VAULT_IDENTITY, SNAPSHOTS) == [READER], "and nothing else"
+
+
+def test_a_removed_application_can_do_nothing_with_a_token_that_it_still_has(stage: Stage) -> None:
+    token = stage.caller((OWNER, SUBSCRIPTION))
+    headers = {"Authorization": f"Bearer {token}"}
+    url = f"{stage.server.url}{GROUP}?api-version={VERSION}"
+    assert stage.session.get(url, headers=headers, timeout=60).status_code == 200
+    administrator = {"Authorization": f"Bearer {stage.server.token()}"}
+    payload = token.split(".")[1]
+    own = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["oid"]
+    gone = stage.session.delete(f"{stage.server.url}/v1.0/applications/{own}", headers=administrator, timeout=60)
+    assert gone.status_code == 204, gone.text
+    assert stage.session.get(url, headers=headers, timeout=60).status_code == 403
+    assert all(who != own for _, who, _ in stage.assignments().values())

@@ -1,7 +1,7 @@
 """Role assignments as resources of the database: read, made, and removed with what they are about."""
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Final
 
@@ -68,10 +68,17 @@ def forget_resource(tx: Tx, id: str) -> None:
     identities were assigned anywhere. Let the authorizer forget what it knows once the transaction is committed.
     """
     _delete(tx, tx.resources.at_or_below(id, ASSIGNMENTS))
-    directory = TxPrincipals(tx)
-    gone = {row.object_id for row in tx.principals.at_or_below(id)}
+    forget_principals(tx, {row.object_id for row in tx.principals.at_or_below(id)})
+
+
+def forget_principals(tx: Tx, gone: Collection[str]) -> None:
+    """Remove principals, by their object ids, and what they were assigned: a token that one still has is worth nothing.
+
+    Let the authorizer forget what it knows once the transaction is committed.
+    """
     if not gone:
         return
+    directory = TxPrincipals(tx)
     held = (one for one in tx.resources.of_type(ASSIGNMENTS) if str(one.properties["principalId"]).lower() in gone)
     _delete(tx, list(held))
     for principal in gone:

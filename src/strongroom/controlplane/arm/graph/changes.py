@@ -16,6 +16,7 @@ from strongroom.controlplane.arm.odata import instant
 from strongroom.controlplane.arm.resources.subscriptions import ASSIGN
 from strongroom.controlplane.arm.routing import Operation
 from strongroom.controlplane.arm.shapes import Shape, shape
+from strongroom.controlplane.identity.assignments import forget_principals
 from strongroom.controlplane.identity.graph import Directory, answer
 from strongroom.controlplane.identity.principals import (
     PrincipalKind,
@@ -79,12 +80,12 @@ def add_password(call: Call) -> Reply:
 
 
 def delete_principal(call: Call) -> Reply:
-    """Remove an application and its service principal. Tokens that it has end within the hour."""
+    """Remove an application, its service principal and its role assignments: tokens that it still has allow nothing."""
     _demand(call)
     with call.db.write() as tx:
         record = _application(call, tx)
         require_other_owner(tx, lambda assignment: assignment.principal_id.lower() != record.object_id)
-        TxPrincipals(tx).delete(record.object_id)
+        forget_principals(tx, {record.object_id})
         _audit(call, tx, "principal removed", record)
     return Reply(204)
 
