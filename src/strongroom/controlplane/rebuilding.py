@@ -7,6 +7,7 @@ request, and what does not pass is replaced by defaults and told (`Rebuilt.doubt
 
 import asyncio
 import json
+import re
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -51,7 +52,7 @@ from strongroom.protection.policy import parse_policy
 VAULTS: Final = "Microsoft.DataProtection/backupVaults"
 POLICIES: Final = f"{VAULTS}/backupPolicies"
 GROUPS: Final = "Microsoft.Resources/resourceGroups"
-LOCATION_CHARACTERS: Final = 90  # more than any region of Azure's has
+_LOCATION: Final = re.compile(r"[a-z0-9-]{1,90}")  # as the API takes it
 DEFAULT_LOCATION: Final = "local"  # for a vault whose points do not tell theirs
 
 
@@ -414,7 +415,7 @@ def _locations(instances: Iterable[RebuiltInstance]) -> dict[str, str]:
 def _normal(location: str) -> str:
     """Return a region as ARM keeps it; "" for what is none."""
     text = location.replace(" ", "").lower()
-    return text if text.isascii() and text.isalnum() and len(text) <= LOCATION_CHARACTERS else ""
+    return text if _LOCATION.fullmatch(text) else ""
 
 
 async def _manifests(repository: Repository, ids: Sequence[str]) -> list[Manifest]:
