@@ -1,0 +1,511 @@
+"""The how-to, step for step, by Microsoft's own clients: reference/back-up-aks-using-powershell.md.
+
+Each step's effect is looked for where it must show: in the cluster, in the container, not only in the answer.
+"""
+
+import base64
+import io
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from azure.core.exceptions import HttpResponseError
+from azure.mgmt.authorization import AuthorizationManagementClient
+from azure.mgmt.containerservice import ContainerServiceClient
+from azure.mgmt.dataprotection import DataProtectionMgmtClient
+from azure.mgmt.kubernetesconfiguration.extensions import KubernetesConfigurationExtensionsMgmtClient
+from azure.mgmt.resource.resources import ResourceManagementClient
+from azure.mgmt.resourcegraph import ResourceGraphClient
+from azure.mgmt.storage import StorageManagementClient
+
+from strongroom.controlplane.clusters.manifests import BINDING_LABEL, VAULT_ANNOTATION
+from strongroom.testbed.cluster import Testbed
+from strongroom.testbed.objects import STORAGE_CLASS_IMMEDIATE
+
+from ..serving import RunningServer, running_server
+
+LOCATION = "westus"
+JOB_SECONDS = 180  # a backup takes seconds; the machine may be busy with other tests
+DATASOURCE = "Microsoft.ContainerService/managedClusters"
+PROVIDERS = (
+    "Microsoft.KubernetesConfiguration",
+    "Microsoft.DataProtection",
+    "Microsoft.ContainerService",
+    "Microsoft.Storage",
+)
+OPERATOR = "Microsoft.DataProtection/backupVaults/backup-operator"
+
+# The PowerShell template: every 4 hours, kept for 7 days.
+POLICY: dict[str, Any] = {
+    "properties": {
+        "objectType": "BackupPolicy",
+        "datasourceTypes": [DATASOURCE],
+        "policyRules": [
+            {
+                "objectType": "AzureBackupRule",
+                "name": "BackupHourly",
+                "backupParameters": {"objectType": "AzureBackupParams", "backupType": "Incremental"},
+                "dataStore": {"objectType": "DataStoreInfoBase", "dataStoreType": "OperationalStore"},
+                "trigger": {
+                    "objectType": "ScheduleBasedTriggerContext",
+                    "schedule": {"repeatingTimeIntervals": ["R/2023-04-05T13:00:00+00:00/PT4H"], "timeZone": "UTC"},
+                    "taggingCriteria": [
+                        {"tagInfo": {"id": "Default_", "tagName": "Default"}, "taggingPriority": 99, "isDefault": True}
+                    ],
+                },
+            },
+            {
+                "objectType": "AzureRetentionRule",
+                "name": "Default",
+                "isDefault": True,
+                "lifecycles": [
+                    {
+                        "deleteAfter": {"objectType": "AbsoluteDeleteOption", "duration": "P7D"},
+                        "sourceDataStore": {"objectType": "DataStoreInfoBase", "dataStoreType": "OperationalStore"},
+                    }
+                ],
+            },
+        ],
+    }
+}
+
+
+def application(namespace: str) -> str:
+    """Return a small application: some of it labelled `env=prod`, some not, and a volume with data."""
+    labels = {"env": "prod"}
+    objects: list[dict[str, Any]] = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}},
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "settings", "namespace": namespace, "labels": labels},
+            "data": {"greeting": "hello"},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "scratch", "namespace": namespace},
+            "data": {"left": "out"},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "password", "namespace": namespace, "labels": labels},
+            "stringData": {"value": "swordfish"},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "data", "namespace": namespace, "labels": labels},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "storageClassName": STORAGE_CLASS_IMMEDIATE,
+                "resources": {"requests": {"storage": "1Mi"}},
+            },
+        },
+    ]
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+
+
+@dataclass
+class Stage:
+    """A server, the official clients for it, and the names of this run. The cluster lies in another subscription."""
+
+    server: RunningServer
+    testbed: Testbed
+    other: str
+    namespace: str
+
+    def __post_init__(self) -> None:
+        server = self.server
+        self.dp: Any = server.client(DataProtectionMgmtClient)
+        self.vault_id = self.id_of("testBkpVaultRG", "Microsoft.DataProtection/backupVaults/TestBkpVault")
+        self.cluster_id = self.id_of(
+            "aksrg", "Microsoft.ContainerService/managedClusters/PSTestAKSCluster", subscription=self.other
+        )
+        self.snapshots = f"/subscriptions/{self.other}/resourceGroups/snapshotrg"
+        self.account_id = self.id_of("aksrg", "Microsoft.Storage/storageAccounts/aksbackups", subscription=self.other)
+
+    def id_of(self, group: str, rest: str, *, subscription: str = "") -> str:
+        return f"/subscriptions/{subscription or self.server.subscription}/resourceGroups/{group}/providers/{rest}"
+
+    def client(self, kind: Any, *, subscription: str = "") -> Any:
+        return self.server.client(kind, subscription=subscription or self.server.subscription)
+
+    def instance(self, *, blanks: bool = False) -> dict[str, Any]:
+        """Return the request of the how-to: everything labelled env=prod, cluster-scoped objects and volumes too."""
+        # The how-to's own ids have stray blanks.
+        cluster = self.cluster_id.replace("aksrg", "aksrg ") + " " if blanks else self.cluster_id
+        source = {
+            "objectType": "Datasource",
+            "datasourceType": DATASOURCE,
+            "resourceType": "Microsoft.ContainerService/managedclusters",
+            "resourceID": cluster,
+            "resourceUri": cluster,
+            "resourceName": "PSTestAKSCluster",
+            "resourceLocation": LOCATION,
+        }
+        return {
+            "objectType": "BackupInstance",
+            "friendlyName": "PSTestAKSCluster/shop",
+            "dataSourceInfo": source,
+            "dataSourceSetInfo": {**source, "objectType": "DatasourceSet"},
+            "policyInfo": {
+                "policyId": f"{self.vault_id}/backupPolicies/aksBkpPolicy",
+                "policyParameters": {
+                    "dataStoreParametersList": [
+                        {
+                            "objectType": "AzureOperationalStoreParameters",
+                            "dataStoreType": "OperationalStore",
+                            "resourceGroupId": self.snapshots,
+                        }
+                    ],
+                    "backupDatasourceParametersList": [
+                        {
+                            "objectType": "KubernetesClusterBackupDatasourceParameters",
+                            "snapshotVolumes": True,
+                            "includeClusterScopeResources": True,
+                            "labelSelectors": ["env=prod"],
+                        }
+                    ],
+                },
+            },
+        }
+
+    def wait_for_job(self, job_id: str) -> Any:
+        """Poll a job as the portal does, until it has ended."""
+        deadline = time.monotonic() + JOB_SECONDS
+        while True:
+            job = self.dp.jobs.get("testBkpVaultRG", "TestBkpVault", job_id.rpartition("/")[2])
+            if job.properties.status != "InProgress":
+                return job
+            assert time.monotonic() < deadline, f"the job is still {job.properties.status}"
+            time.sleep(0.3)
+
+    def kubectl(self, *words: str) -> Any:
+        return json.loads(self.testbed.kubectl(*words, "-o", "json"))
+
+
+@pytest.fixture(scope="module")
+def stage(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    folder: Path = tmp_path_factory.mktemp("how-to")
+    namespace = f"shop-{uuid.uuid4().hex[:6]}"
+    with running_server(folder) as server:
+        yield Stage(server, testbed, make_subscription(server), namespace)
+        for name in (namespace, f"{namespace}-copy"):
+            testbed.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+
+
+def make_subscription(server: RunningServer) -> str:
+    """The how-to's cluster lies in another subscription than its vault."""
+    answer = requests.put(
+        f"{server.url}/providers/Microsoft.Subscription/aliases/clusters?api-version=2021-10-01",
+        json={"properties": {"displayName": "clusters", "workload": "Production"}},
+        headers={"Authorization": f"Bearer {server.token()}"},
+        verify=server.ready["caFile"],
+        timeout=30,
+    )
+    assert answer.status_code in {200, 201}, answer.text
+    return str(answer.json()["properties"]["subscriptionId"])
+
+
+def test_the_how_to_step_for_step(stage: Stage) -> None:
+    register_providers(stage)
+    create_vault(stage)
+    create_policy(stage)
+    prepare_storage(stage)
+    connect_cluster(stage)
+    install_extension(stage)
+    enable_trusted_access(stage)
+    stage.testbed.kubectl("apply", "-f", "-", stdin=application(stage.namespace))
+    stage.testbed.kubectl(
+        "wait", "pvc/data", "-n", stage.namespace, "--for=jsonpath={.status.phase}=Bound", "--timeout=60s"
+    )
+    (volume_of(stage, stage.namespace) / "ledger.txt").write_text("42\n")
+
+    name = f"PSTestAKSCluster-PSTestAKSCluster-{uuid.uuid4()}"
+    refused_without_roles(stage)
+    assign_roles(stage)
+    validate(stage)
+    protect(stage, name)
+    first = back_up(stage, name, "Default")
+    second = back_up(stage, name, "BackupHourly")
+    find_jobs(stage, {first, second})
+    point = recovery_point(stage, name)
+    restore(stage, name, point)
+    change_protection(stage, name)
+    delete_and_undelete(stage, name)
+
+
+def volume_of(stage: Stage, namespace: str) -> Path:
+    """Return the folder that holds the bytes of the application's volume."""
+    claim = stage.kubectl("get", "pvc", "data", "-n", namespace)
+    volume = stage.kubectl("get", "pv", claim["spec"]["volumeName"])
+    return stage.testbed.volume_path(volume["spec"]["csi"]["volumeHandle"])
+
+
+def register_providers(stage: Stage) -> None:
+    """Before you start: an unregistered provider is a failure, and registering one mends it."""
+    for subscription in (stage.server.subscription, stage.other):
+        resources = stage.client(ResourceManagementClient, subscription=subscription)
+        for namespace in PROVIDERS:
+            resources.providers.register(namespace)
+            assert resources.providers.get(namespace).registration_state == "Registered"
+
+
+def create_vault(stage: Stage) -> None:
+    resources = stage.client(ResourceManagementClient)
+    resources.resource_groups.create_or_update("testBkpVaultRG", {"location": LOCATION})
+    elsewhere = stage.client(ResourceManagementClient, subscription=stage.other)
+    for group in ("aksrg", "snapshotrg"):
+        elsewhere.resource_groups.create_or_update(group, {"location": LOCATION})
+    body = {
+        "location": "West US",
+        "identity": {"type": "SystemAssigned"},
+        "properties": {"storageSettings": [{"datastoreType": "OperationalStore", "type": "LocallyRedundant"}]},
+    }
+    for vault in ("TestBkpVault", "OtherVault"):
+        made = stage.dp.backup_vaults.begin_create_or_update("testBkpVaultRG", vault, body).result()
+        assert made.properties.provisioning_state == "Succeeded"
+        assert made.identity.principal_id
+    assert stage.dp.backup_vaults.get("testBkpVaultRG", "testbkpvault").id == stage.vault_id
+
+
+def create_policy(stage: Stage) -> None:
+    made = stage.dp.backup_policies.create_or_update("testBkpVaultRG", "TestBkpVault", "aksBkpPolicy", POLICY)
+    rules = stage.dp.backup_policies.get("testBkpVaultRG", "TestBkpVault", "aksBkpPolicy").properties.policy_rules
+    assert [rule.name for rule in rules] == ["BackupHourly", "Default"], "the how-to reads rules by their place"
+    assert made.name == "aksBkpPolicy"
+
+
+def prepare_storage(stage: Stage) -> None:
+    storage = stage.client(StorageManagementClient, subscription=stage.other)
+    body = {"location": LOCATION, "kind": "StorageV2", "sku": {"name": "Standard_LRS"}}
+    account = storage.storage_accounts.begin_create("aksrg", "aksbackups", body).result()
+    assert account.primary_endpoints.blob
+    storage.blob_containers.create("aksrg", "aksbackups", "backups", {})
+
+
+def connect_cluster(stage: Stage) -> None:
+    clusters = stage.client(ContainerServiceClient, subscription=stage.other)
+    kubeconfig = base64.b64encode(stage.testbed.kubeconfig.read_bytes()).decode()
+    body = {
+        "location": LOCATION,
+        "identity": {"type": "SystemAssigned"},
+        "properties": {"strongroomConnection": {"kubeconfig": kubeconfig}},
+    }
+    made = clusters.managed_clusters.begin_create_or_update("aksrg", "PSTestAKSCluster", json_body(body)).result()
+    assert made.provisioning_state == "Succeeded"
+    assert made.identity.principal_id
+    assert "kubeconfig" not in json.dumps(made.as_dict()).lower()
+    assert stage.kubectl("get", "namespace", "dataprotection-microsoft")
+
+
+def json_body(body: dict[str, Any]) -> Any:
+    """Models drop what they do not know: our own property goes as bytes."""
+    return io.BytesIO(json.dumps(body).encode())
+
+
+def install_extension(stage: Stage) -> None:
+    extensions = stage.client(KubernetesConfigurationExtensionsMgmtClient, subscription=stage.other)
+    prefix = "configuration.backupStorageLocation."
+    body = {
+        "properties": {
+            "extensionType": "microsoft.dataprotection.kubernetes",
+            "autoUpgradeMinorVersion": True,
+            "releaseTrain": "stable",
+            "scope": {"cluster": {}},
+            "configurationSettings": {
+                f"{prefix}bucket": "backups",
+                f"{prefix}config.storageAccount": "aksbackups",
+                f"{prefix}config.resourceGroup": "aksrg",
+                f"{prefix}config.subscriptionId": stage.other,
+                f"{prefix}config.useAAD": "true",
+                "credentials.tenantId": stage.server.ready["tenantId"],
+            },
+        }
+    }
+    where = ("aksrg", "Microsoft.ContainerService", "managedClusters", "PSTestAKSCluster", "azure-aks-backup")
+    made = extensions.extensions.begin_create(*where, body).result()
+    assert made.properties.provisioning_state == "Succeeded"
+    assert made.properties.aks_assigned_identity.principal_id
+    accounts = stage.kubectl("get", "serviceaccounts", "-n", "dataprotection-microsoft")["items"]
+    assert "strongroom-extension" in {a["metadata"]["name"] for a in accounts}
+
+
+def enable_trusted_access(stage: Stage) -> None:
+    clusters = stage.client(ContainerServiceClient, subscription=stage.other)
+    body = {"properties": {"sourceResourceId": stage.vault_id, "roles": [OPERATOR]}}
+    bindings = clusters.trusted_access_role_bindings
+    made = bindings.begin_create_or_update("aksrg", "PSTestAKSCluster", "tarb", body).result()
+    assert made.provisioning_state == "Succeeded"
+    words = ("get", "serviceaccounts", "-n", "dataprotection-microsoft", "-l", BINDING_LABEL)
+    owners = [account["metadata"]["annotations"][VAULT_ANNOTATION] for account in stage.kubectl(*words)["items"]]
+    assert stage.vault_id in owners, "the vault has an account of its own in the cluster"
+
+
+def refused_without_roles(stage: Stage) -> None:
+    """The readiness test before roles are assigned: it names every missing one, with the command that mends it."""
+    with pytest.raises(HttpResponseError) as caught:
+        stage.dp.backup_instances.begin_validate_for_backup(
+            "testBkpVaultRG", "TestBkpVault", {"backupInstance": stage.instance()}
+        ).result()
+    assert caught.value.error is not None
+    told = [detail.message for detail in caught.value.error.details]
+    assert len(told) == 4, told
+    assert all("role" in message for message in told), told
+
+
+def assign_roles(stage: Stage) -> None:
+    """What Set-AzDataProtectionMSIPermission does: it looks roles up by name and assigns them."""
+    authorization = stage.client(AuthorizationManagementClient, subscription=stage.other)
+    vault = stage.dp.backup_vaults.get("testBkpVaultRG", "TestBkpVault").identity.principal_id
+    clusters = stage.client(ContainerServiceClient, subscription=stage.other)
+    cluster = clusters.managed_clusters.get("aksrg", "PSTestAKSCluster").identity.principal_id
+    extensions = stage.client(KubernetesConfigurationExtensionsMgmtClient, subscription=stage.other)
+    where = ("aksrg", "Microsoft.ContainerService", "managedClusters", "PSTestAKSCluster", "azure-aks-backup")
+    extension = extensions.extensions.get(*where).properties.aks_assigned_identity.principal_id
+    for principal, role, scope in (
+        (vault, "Reader", stage.cluster_id),
+        (vault, "Reader", stage.snapshots),
+        (cluster, "Contributor", stage.snapshots),
+        (extension, "Storage Account Contributor", stage.account_id),
+    ):
+        (found,) = authorization.role_definitions.list(scope, filter=f"roleName eq '{role}'")
+        authorization.role_assignments.create(
+            scope,
+            str(uuid.uuid4()),
+            {"role_definition_id": found.id, "principal_id": principal, "principal_type": "ServicePrincipal"},
+        )
+
+
+def validate(stage: Stage) -> None:
+    stage.dp.backup_instances.begin_validate_for_backup(
+        "testBkpVaultRG", "TestBkpVault", {"backupInstance": stage.instance(blanks=True)}
+    ).result()
+
+
+def protect(stage: Stage, name: str) -> None:
+    made = stage.dp.backup_instances.begin_create_or_update(
+        "testBkpVaultRG", "TestBkpVault", name, {"properties": stage.instance(blanks=True)}
+    ).result()
+    assert made.properties.provisioning_state == "Succeeded"
+    assert made.properties.current_protection_state == "ProtectionConfigured"
+    assert made.properties.data_source_info.resource_id == stage.cluster_id
+    found = [i.name for i in stage.dp.backup_instances.list("testBkpVaultRG", "TestBkpVault")]
+    assert found == [name]
+
+
+def back_up(stage: Stage, name: str, rule: str) -> str:
+    """An on-demand backup by a retention rule's name, as the how-to does it, and by the backup rule's."""
+    body = {"backupRuleOptions": {"ruleName": rule, "triggerOption": {"retentionTagOverride": "Default"}}}
+    begun = stage.dp.backup_instances.begin_adhoc_backup("testBkpVaultRG", "TestBkpVault", name, body).result()
+    job = stage.wait_for_job(begun.job_id)
+    properties = job.properties
+    assert properties.status in {"Completed", "CompletedWithWarnings"}, properties.as_dict()
+    assert properties.is_user_triggered
+    assert properties.extended_info.target_recover_point.recovery_point_id
+    return str(begun.job_id)
+
+
+def find_jobs(stage: Stage, jobs: set[str]) -> None:
+    """Search-AzDataProtectionJobInAzGraph over two vaults, with the clients' own query."""
+    graph = stage.server.client(ResourceGraphClient, subscription="")
+    query = (
+        "RecoveryServicesResources | where type =~ 'microsoft.dataprotection/backupvaults/backupjobs'"
+        "| extend vaultName = properties.vaultName| extend status = properties.status"
+        "| extend operation = case( tolower(properties.operationCategory) startswith 'backup' "
+        "and properties.isUserTriggered == 'true', strcat('OnDemand',properties.operationCategory), "
+        "tolower(properties.operationCategory) startswith 'backup' and properties.isUserTriggered == 'false', "
+        "strcat('Scheduled', properties.operationCategory), "
+        "type =~ 'microsoft.dataprotection/backupVaults/backupJobs', properties.operationCategory, 'Invalid')"
+        "| extend datasourceId = properties.dataSourceId"
+        f" | where properties.dataSourceType in~ ('{DATASOURCE}')"
+        " | where resourceGroup in~ ('testBkpVaultRG') | where vaultName in~ ('TestBkpVault','OtherVault')"
+        " | where operation in~ ('OnDemandBackup')"
+    )
+    found = graph.resources({"subscriptions": [stage.server.subscription], "query": query})
+    assert {row["id"].lower() for row in found.data} == {job.lower() for job in jobs}
+
+
+def recovery_point(stage: Stage, name: str) -> str:
+    points = list(stage.dp.recovery_points.list("testBkpVaultRG", "TestBkpVault", name))
+    assert len(points) == 2
+    newest = points[0].properties
+    assert newest.recovery_point_type == "Incremental"
+    assert newest.retention_tag_name == "default"
+    manifests = list((stage.server.home / "storage" / "aksbackups" / "backups" / "points").glob("*/manifest.json"))
+    assert {m.parent.name for m in manifests} == {p.name for p in points}, "each point lies in the container"
+    return str(points[0].name)
+
+
+def restore(stage: Stage, name: str, point: str) -> None:
+    """Into a mapped namespace of the same cluster; what was labelled comes back, with its volume's data."""
+    copy = f"{stage.namespace}-copy"
+    info = stage.instance()["dataSourceInfo"]
+    request = {
+        "objectType": "AzureBackupRecoveryPointBasedRestoreRequest",
+        "recoveryPointId": point,
+        "sourceDataStoreType": "OperationalStore",
+        "restoreTargetInfo": {
+            "objectType": "ItemLevelRestoreTargetInfo",
+            "recoveryOption": "FailIfExists",
+            "restoreLocation": LOCATION,
+            "datasourceInfo": info,
+            "datasourceSetInfo": {**info, "objectType": "DatasourceSet"},
+            "restoreCriteria": [
+                {
+                    "objectType": "KubernetesClusterRestoreCriteria",
+                    "includeClusterScopeResources": False,
+                    "includedNamespaces": [stage.namespace],
+                    "persistentVolumeRestoreMode": "RestoreWithVolumeData",
+                    "conflictPolicy": "Skip",
+                    "namespaceMappings": {stage.namespace: copy},
+                }
+            ],
+        },
+    }
+    where = ("testBkpVaultRG", "TestBkpVault", name)
+    stage.dp.backup_instances.begin_validate_for_restore(*where, {"restoreRequestObject": request}).result()
+    begun = stage.dp.backup_instances.begin_trigger_restore(*where, request).result()
+    job = stage.wait_for_job(begun.job_id)
+    assert job.properties.status in {"Completed", "CompletedWithWarnings"}, job.properties.as_dict()
+    assert stage.kubectl("get", "configmap", "settings", "-n", copy)["data"] == {"greeting": "hello"}
+    secret = stage.kubectl("get", "secret", "password", "-n", copy)["data"]["value"]
+    assert base64.b64decode(secret) == b"swordfish"
+    names = {m["metadata"]["name"] for m in stage.kubectl("get", "configmaps", "-n", copy)["items"]}
+    assert "scratch" not in names, "what the selection left out was not backed up"
+    stage.testbed.kubectl("wait", "pvc/data", "-n", copy, "--for=jsonpath={.status.phase}=Bound", "--timeout=60s")
+    assert (volume_of(stage, copy) / "ledger.txt").read_text() == "42\n"
+
+
+def change_protection(stage: Stage, name: str) -> None:
+    instances = stage.dp.backup_instances
+    where = ("testBkpVaultRG", "TestBkpVault", name)
+    steps: list[tuple[Callable[..., Any], str]] = [
+        (instances.begin_stop_protection, "ProtectionStopped"),
+        (instances.begin_resume_protection, "ProtectionConfigured"),
+        (instances.begin_suspend_backups, "BackupsSuspended"),
+        (instances.begin_resume_backups, "ProtectionConfigured"),
+    ]
+    for begin, state in steps:
+        begin(*where).result()
+        assert instances.get(*where).properties.current_protection_state == state
+
+
+def delete_and_undelete(stage: Stage, name: str) -> None:
+    instances = stage.dp.backup_instances
+    where = ("testBkpVaultRG", "TestBkpVault", name)
+    instances.begin_delete(*where).result()
+    assert list(instances.list("testBkpVaultRG", "TestBkpVault")) == []
+    (deleted,) = stage.dp.deleted_backup_instances.list("testBkpVaultRG", "TestBkpVault")
+    assert deleted.properties.current_protection_state == "SoftDeleted"
+    stage.dp.deleted_backup_instances.begin_undelete(*where).result()
+    assert instances.get(*where).properties.current_protection_state == "ProtectionStopped"
+    assert len(list(stage.dp.recovery_points.list(*where))) == 2, "its recovery points came back with it"
