@@ -41,7 +41,8 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
             for number in range(PER_VAULT):
                 name = f"{document['name']}-{number:04d}"
                 time = stamp(START + timedelta(minutes=number))
-                job = {"id": f"{id}/backupJobs/{name}", "name": name, "properties": {"vaultName": document["name"]}}
+                properties = {"vaultName": document["name"], "startTime": time}
+                job = {"id": f"{id}/backupJobs/{name}", "name": name, "properties": properties}
                 tx.jobs.add(Job(name, id, f"{id}/backupInstances/i", "Backup", "Completed", time, job, ended=time))
     yield database
     database.close()
@@ -53,7 +54,7 @@ def search(db: Database, query: str, *scopes: str) -> tuple[list[str], int]:
     assignments = [RoleAssignment(str(n), scope, OWNER.id, "me") for n, scope in enumerate(scopes or ("/",))]
     statements: list[str] = []
     with db.read() as tx:
-        reader = Reader(tx, Access(assignments, BUILT_IN), "me", "t", (S,), parsed.conditions())
+        reader = Reader(tx, Access(assignments, BUILT_IN), "me", "t", (S,), parsed.conditions(), parsed.since())
         listen = (tx.connection, "before_cursor_execute", lambda *a: statements.append(a[2]))
         event.listen(*listen)
         found = parsed.run(reader.rows(parsed.table), now=START)
@@ -86,6 +87,34 @@ def test_only_the_jobs_of_vaults_that_count_are_read(db: Database, condition: st
     names, pages = search(db, f"{JOBS} {condition} | project name")
     assert len(names) == vaults * PER_VAULT
     assert pages == vaults * 2
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "where properties.startTime >= datetime(2026-01-01T08:35:00Z)",
+        "extend t = properties.startTime | where datetime(2026-01-01T08:34:30Z) < t",
+        "where properties.startTime > datetime(2026-01-01T08:34:00Z) and properties.startTime > datetime(2025-01-01)",
+    ],
+)
+def test_jobs_from_before_the_time_asked_for_are_not_read(db: Database, condition: str) -> None:
+    names, pages = search(db, f"{JOBS} | where properties.vaultName =~ 'v1' | {condition} | project name")
+    assert names == ["v1-0519", "v1-0518", "v1-0517", "v1-0516", "v1-0515"]
+    assert pages == 1
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "where properties.startTime > datetime(2026-01-01T08:34:00Z) or properties.vaultName =~ 'v1'",
+        "where not(properties.startTime > datetime(2027-01-01))",
+        "where properties.startTime < datetime(2027-01-01)",
+        "take 1000 | where properties.startTime > datetime(2020-01-01)",
+    ],
+)
+def test_a_time_that_does_not_bound_a_search_leaves_out_no_job(db: Database, condition: str) -> None:
+    names, _ = search(db, f"{JOBS} | where properties.vaultName =~ 'v1' | {condition} | project name")
+    assert len(names) == PER_VAULT
 
 
 def test_jobs_that_the_caller_may_not_read_are_not_read(db: Database) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from strongroom.controlplane.arm.kql import syntax
-from strongroom.controlplane.arm.kql.conditions import Conditions, conditions
+from strongroom.controlplane.arm.kql.conditions import Conditions, conditions, since
 from strongroom.controlplane.arm.kql.evaluation import run
 from strongroom.controlplane.arm.kql.parser import parse_query
 
@@ -26,6 +26,10 @@ class Query:
         reach the answer; a row that does may still be dropped by `run`. An empty set means that no row can.
         """
         return conditions(self.operators)
+
+    def since(self) -> datetime | None:
+        """Return an instant before which no row of the answer has its `properties.startTime`, None if there is none."""
+        return since(self.operators)
 
     def run(self, rows: Iterable[Mapping[str, Any]], *, now: datetime) -> list[dict[str, Any]]:
         """Return the answer over *rows*, JSON objects with the columns of `parser.COLUMNS`; absent ones are null.

@@ -6,6 +6,7 @@ come by vault, newest first; no more than a page of anything is in memory at a t
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from strongroom.controlplane.arm.compute.snapshots import SNAPSHOTS, snapshots
@@ -17,6 +18,7 @@ from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.jobs import Job
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.state.spans import point_spans
+from strongroom.controlplane.state.times import stamp
 
 PAGE: Final = 500  # rows read at once: some megabytes at most
 
@@ -25,7 +27,10 @@ Conditions = Mapping[str, frozenset[str]]
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads rows for one caller: *subscriptions* are the ones to search, *conditions* what the query needs of a row."""
+    """Reads rows for one caller: *subscriptions* are the ones to search, *conditions* what the query needs of a row.
+
+    Jobs that began before *since* are not wanted, nor read.
+    """
 
     tx: Tx
     access: Access
@@ -33,6 +38,7 @@ class Reader:
     tenant: str
     subscriptions: tuple[str, ...]
     conditions: Conditions
+    since: datetime | None = None
     _vaults: dict[str, Resource | None] = field(default_factory=dict)
     _policies: dict[str, Resource | None] = field(default_factory=dict)
 
@@ -87,9 +93,12 @@ class Reader:
 
     def _jobs_of(self, vault: Resource) -> Iterator[Row]:
         before: tuple[str, str] | None = None
+        earliest = stamp(self.since) if self.since else ""
         while True:
             jobs = self.tx.jobs.page(vault=vault.id, before=before, limit=PAGE)
             for job in jobs:
+                if job.started < earliest:
+                    return
                 yield self._job_row(job, vault)
             if len(jobs) < PAGE:
                 return

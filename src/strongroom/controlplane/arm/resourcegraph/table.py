@@ -37,6 +37,7 @@ def search(call: Call) -> Reply:
             plane.tenant,
             _subscriptions(call, tx),
             query.conditions(),
+            query.since(),
         )
         try:
             found = query.run(reader.rows(query.table), now=now())
