@@ -50,6 +50,38 @@ from ..unit.readiness_stage import (
 )
 
 VERSION = "2025-01-01"
+POLICY_BODY: dict[str, Any] = {
+    "properties": {
+        "objectType": "BackupPolicy",
+        "datasourceTypes": ["Microsoft.ContainerService/managedClusters"],
+        "policyRules": [
+            {
+                "objectType": "AzureBackupRule",
+                "name": "BackupHourly",
+                "backupParameters": {"objectType": "AzureBackupParams", "backupType": "Incremental"},
+                "dataStore": {"objectType": "DataStoreInfoBase", "dataStoreType": "OperationalStore"},
+                "trigger": {
+                    "objectType": "ScheduleBasedTriggerContext",
+                    "schedule": {"repeatingTimeIntervals": ["R/2023-01-04T09:00:00+00:00/PT4H"], "timeZone": "UTC"},
+                    "taggingCriteria": [
+                        {"tagInfo": {"id": "Default_", "tagName": "Default"}, "taggingPriority": 99, "isDefault": True}
+                    ],
+                },
+            },
+            {
+                "objectType": "AzureRetentionRule",
+                "name": "Default",
+                "isDefault": True,
+                "lifecycles": [
+                    {
+                        "deleteAfter": {"objectType": "AbsoluteDeleteOption", "duration": "P7D"},
+                        "sourceDataStore": {"objectType": "DataStoreInfoBase", "dataStoreType": "OperationalStore"},
+                    }
+                ],
+            },
+        ],
+    }
+}
 SOURCE = {
     "objectType": "Datasource",
     "datasourceType": "Microsoft.ContainerService/managedClusters",
@@ -339,6 +371,33 @@ def test_a_restore_misses_the_same_roles_and_is_granted_them_by_its_request(stag
     # What is said next is said by the cluster, which is none here.
     after = stage.operation_error(f"{instance}/validateRestore", body)
     assert not MISSING & {after["code"], *(detail["code"] for detail in after["details"] or [])}
+
+
+def test_a_role_that_was_taken_away_fails_the_next_job_with_its_code(stage: Stage, instance: str) -> None:
+    stage.grant()
+    headers = {"Authorization": f"Bearer {stage.server.token()}"}
+
+    def send(method: str, path: str, body: Any = None) -> requests.Response:
+        url = path if path.startswith("https:") else f"{stage.server.url}{path}?api-version={VERSION}"
+        return stage.session.request(method, url, json=body, headers=headers, timeout=60)
+
+    assert send("PUT", POLICY, POLICY_BODY).status_code in {200, 201}
+    for id, (_, who, scope) in stage.assignments().items():
+        if (who, scope) == (CLUSTER_IDENTITY, SNAPSHOTS):
+            assert send("DELETE", id).status_code == 200
+    begun = send("POST", f"{instance}/backup", {"backupRuleOptions": {"ruleName": "BackupHourly", "triggerOption": {}}})
+    assert begun.status_code == 202, begun.text
+    job_id = send("GET", begun.headers["Azure-AsyncOperation"]).json()["properties"]["jobId"]
+    deadline = time.monotonic() + 60
+    while (job := send("GET", job_id).json()["properties"])["status"] == "InProgress":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert job["status"] == "Failed"
+    [error] = job["errorDetails"]
+    assert error["code"] == "UserErrorMissingRoleAssignment"
+    assert error["recommendedAction"][0].startswith(
+        f"az role assignment create --assignee-object-id {CLUSTER_IDENTITY} "
+    )
 
 
 def test_what_was_assigned_goes_with_the_resource_and_with_its_identity(stage: Stage) -> None:
