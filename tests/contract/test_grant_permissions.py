@@ -121,6 +121,12 @@ class Stage:
     db: Database
     session: requests.Session
 
+    def send(self, method: str, path: str, body: Any = None) -> requests.Response:
+        """Send a request of the administrator's."""
+        url = path if path.startswith("https:") else f"{self.server.url}{path}?api-version={VERSION}"
+        headers = {"Authorization": f"Bearer {self.server.token()}"}
+        return self.session.request(method, url, json=body, headers=headers, timeout=60)
+
     def grant(self, reach: str | None = None, *, token: str = "", instance: Any = None) -> requests.Response:
         body: dict[str, Any] = {"backupInstance": instance or INSTANCE}
         if reach is not None:
@@ -375,12 +381,7 @@ def test_a_restore_misses_the_same_roles_and_is_granted_them_by_its_request(stag
 
 def test_a_role_that_was_taken_away_fails_the_next_job_with_its_code(stage: Stage, instance: str) -> None:
     stage.grant()
-    headers = {"Authorization": f"Bearer {stage.server.token()}"}
-
-    def send(method: str, path: str, body: Any = None) -> requests.Response:
-        url = path if path.startswith("https:") else f"{stage.server.url}{path}?api-version={VERSION}"
-        return stage.session.request(method, url, json=body, headers=headers, timeout=60)
-
+    send = stage.send
     assert send("PUT", POLICY, POLICY_BODY).status_code in {200, 201}
     for id, (_, who, scope) in stage.assignments().items():
         if (who, scope) == (CLUSTER_IDENTITY, SNAPSHOTS):
@@ -419,6 +420,23 @@ def test_what_was_assigned_goes_with_the_resource_and_with_its_identity(stage: S
     assert access.roles_at(CLUSTER_IDENTITY, SNAPSHOTS) == []
     assert access.roles_at(VAULT_IDENTITY, CLUSTER) == [], "what others had at the resource goes, too"
     assert access.roles_at(VAULT_IDENTITY, SNAPSHOTS) == [READER], "and nothing else"
+
+
+def test_an_identity_that_is_switched_off_loses_its_roles_for_good(stage: Stage) -> None:
+    path = f"{VAULT.rpartition('/')[0]}/switched"
+    body: dict[str, Any] = {
+        "location": "west",
+        "identity": {"type": "SystemAssigned"},
+        "properties": {"storageSettings": [{"datastoreType": "OperationalStore", "type": "LocallyRedundant"}]},
+    }
+    made = stage.send("PUT", path, body)
+    assert made.status_code == 201, made.text
+    principal = made.json()["identity"]["principalId"]
+    with stage.db.write() as tx:
+        assign(tx, READER, principal, CLUSTER, by="somebody", at=now())
+    assert stage.send("PUT", path, {**body, "identity": {"type": "None"}}).status_code == 201
+    assert stage.send("PUT", path, body).status_code == 201
+    assert all(who != principal for _, who, _ in stage.assignments().values())
 
 
 def test_a_removed_application_can_do_nothing_with_a_token_that_it_still_has(stage: Stage) -> None:

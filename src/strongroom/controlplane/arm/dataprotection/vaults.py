@@ -29,7 +29,7 @@ from strongroom.controlplane.arm.preconditions import check_preconditions
 from strongroom.controlplane.arm.providers import require_registered
 from strongroom.controlplane.arm.routing import Operation
 from strongroom.controlplane.arm.shapes import shape
-from strongroom.controlplane.identity.assignments import forget_resource
+from strongroom.controlplane.identity.assignments import forget_principals, forget_resource
 from strongroom.controlplane.identity.principals import managed_identity
 from strongroom.controlplane.identity.stored import TxPrincipals
 from strongroom.controlplane.state.database import Tx
@@ -138,6 +138,9 @@ def _identity(call: Call, tx: Tx, identifier: str, asked: Json, incarnation: str
             actions=("Use identity.type 'SystemAssigned'.",),
         )
     if kind.lower() != "systemassigned":
+        # As in Azure, an identity that is switched off is gone, with its roles; switched on again it has none.
+        with_it = tx.principals.of_resource(identifier)
+        forget_principals(tx, {row.object_id for row in with_it})
         return {"type": "None"}
     record = managed_identity(
         identifier, call.plane.tenant, incarnation=incarnation, name=identifier.rpartition("/")[2], created=now()
