@@ -88,6 +88,14 @@ def test_a_removed_application_signs_in_no_more(server: RunningServer) -> None:
         server.token(fresh)
 
 
+def test_a_token_of_a_removed_application_allows_nothing(server: RunningServer, group: Any) -> None:
+    application, credential = server.caller(READER, group.id)
+    path = f"{group.id}?api-version=2024-11-01"
+    assert server.request("GET", path, credential=credential)[0] == 200
+    assert server.request("DELETE", f"/v1.0/servicePrincipals/{application['id']}")[0] == 204
+    assert server.request("GET", path, credential=credential)[0] == 403
+
+
 def test_the_last_owner_at_the_root_cannot_be_removed_with_his_application(server: RunningServer) -> None:
     query = f"?$filter=appId%20eq%20'{server.ready['clientId']}'"
     [own] = server.request("GET", f"/v1.0/applications{query}")[1]["value"]

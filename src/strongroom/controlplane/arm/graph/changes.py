@@ -87,6 +87,7 @@ def delete_principal(call: Call) -> Reply:
         require_other_owner(tx, lambda assignment: assignment.principal_id.lower() != record.object_id)
         forget_principals(tx, {record.object_id})
         _audit(call, tx, "principal removed", record)
+    call.plane.authorizer.forget()
     return Reply(204)
 
 
