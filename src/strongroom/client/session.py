@@ -165,6 +165,8 @@ class Session:
 
     def _translated(self, error: AzureError) -> ClientError:
         """Return our error for azure-core's. No message of it holds a secret: ARM's errors name fields, not values."""
+        if isinstance(error, ClientAuthenticationError) and isinstance(error.__cause__, ServiceRequestError):
+            error = error.__cause__  # azure-identity says that signing in failed where nobody answered
         if isinstance(error, ClientAuthenticationError) and error.response is None:
             return AccessDenied(
                 f"{self.endpoint} does not let us sign in: {_first_line(error)}",
