@@ -24,9 +24,11 @@ from strongroom.controlplane.state.database import Database
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.state.times import now
 from strongroom.controlplane.workflows.remembered import remembered
+from strongroom.dataplane.objectstore import ObjectStore, open_store
 from strongroom.dataplane.objectstore.filesystem import FilesystemStore
 from strongroom.dataplane.repository.repository import Repository
 from strongroom.testbed.builders import back_up, config_map
+from strongroom.testbed.stores import Azurite, azurite
 
 GROUP = "/subscriptions/5a0b1f0e-6f1c-4f2b-9f43-0d4f3c6a7b11/resourceGroups/rg"
 VAULT = f"{GROUP}/providers/Microsoft.DataProtection/backupVaults/vault1"
@@ -123,6 +125,10 @@ class Lost:
         self.kit = folder / "kit.json"
         self.place = folder / "cloud" / "box"
         self.new = folder / "new"
+        self.in_kit: dict[str, str] = {}
+
+    async def open(self) -> ObjectStore:
+        return FilesystemStore(self.place, create=True)
 
     @property
     def url(self) -> str:
@@ -136,13 +142,13 @@ class Lost:
     async def _make(self, callers: Sequence[dict[str, str]], kit_names_container: bool) -> list[str]:
         old = Home.open(self.folder / "old")
         db = Database.open(old.database_url, old.secret_key)
-        store = FilesystemStore(self.place, create=True)
+        store = await self.open()
         keys = await ensure_repository(store, StateSecrets(db), CONTAINER, recovery_recipient(old.folder))
         repository = await Repository.open(store, keys)
         points: list[str] = []
         for n, said in enumerate(callers):
             points.append((await back_up(repository, [config_map("a", str(n))], caller=said))[1].id)
-        known = [KitContainer(id=CONTAINER, url=self.url)] if kit_names_container else []
+        known = [KitContainer(id=CONTAINER, url=self.url, credentials=self.in_kit)] if kit_names_container else []
         await write_kit(
             self.kit, old.folder, StateSecrets(db), tenant_id=old.config.tenant_id, containers=known, now=now()
         )
@@ -164,6 +170,23 @@ class Lost:
             found = [tx.resources.get(id) for id in ids]
         db.close()
         return found
+
+
+class LostInAzure(Lost):
+    """As `Lost`, with the container in Azure Blob Storage."""
+
+    def __init__(self, folder: Path, service: Azurite) -> None:
+        super().__init__(folder)
+        service.make_container("box")
+        self.blobs = f"az://{service.account}/box?endpoint={service.endpoint}"
+        self.key = service.environment["AZURE_STORAGE_ACCOUNT_KEY"]
+
+    @property
+    def url(self) -> str:
+        return self.blobs
+
+    async def open(self) -> ObjectStore:
+        return await open_store(self.url, credentials={"accountKey": self.key})
 
 
 @pytest.fixture
@@ -258,6 +281,26 @@ def test_one_vault_alone(lost: Lost, capsys: pytest.CaptureFixture[str]) -> None
     assert VAULT.replace("vault1", "vault2") not in done["made"]
     refused = lost.rebuild(capsys, "--from", CONTAINER, "--vault", VAULT.replace("vault1", "none"), expect=2)
     assert "vault2" in refused["error"]["hint"]
+
+
+@pytest.mark.parametrize("credentials", ["kit", "file"])
+def test_a_container_in_a_cloud_needs_its_credentials(
+    tmp_path: Path, credentials: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with azurite() as service:
+        lost = LostInAzure(tmp_path, service)
+        if credentials == "kit":
+            lost.in_kit = {"accountKey": lost.key}
+        lost.make(caller())
+        words = ["--from", CONTAINER]
+        if credentials == "file":
+            refused = lost.rebuild(capsys, *words, expect=2)
+            assert "--credential" in refused["error"]["hint"]
+            (tmp_path / "key.txt").write_text(lost.key + "\n")
+            words += ["--credential", f"accountKey=@{tmp_path / 'key.txt'}"]
+        assert lost.rebuild(capsys, *words)["recoveryPoints"] == 1
+        assert lost.key.encode() not in b"".join(f.read_bytes() for f in lost.new.glob("state.sqlite*"))
+        assert lost.rebuild(capsys, "--from", CONTAINER)["recoveryPoints"] == 0, "the home has them now"
 
 
 def test_a_kit_of_another_home_is_refused_and_leaves_nothing(

@@ -199,3 +199,12 @@ def test_nothing_is_overwritten_and_nothing_else_is_taken_for_a_home(home: Path,
         copy(tmp_path, tmp_path / "copy.tar")
     with pytest.raises(CopyRefused):
         put_home_back(tmp_path / "back", tmp_path / "there.tar")
+
+
+def test_a_home_whose_database_is_elsewhere_is_copied_and_says_so(home: Path, tmp_path: Path) -> None:
+    for name in ("state.sqlite", "workflows.sqlite"):
+        (home / name).unlink()
+    done = copy_home(home, tmp_path / "copy.tar", with_storage=False, now=NOW, version="1")
+    assert done.header.databases == ()
+    put_home_back(tmp_path / "back", tmp_path / "copy.tar")
+    assert Home.open(tmp_path / "back").config == Home.open(home).config

@@ -19,12 +19,11 @@ import msgspec
 from azure.mgmt.dataprotection import types as wire
 
 from strongroom.controlplane.arm.dataprotection.instances import CONFIGURATION_KEYS
-from strongroom.controlplane.arm.dataprotection.vaults import SOFT_DELETE_DAYS, SOFT_DELETE_DAYS_MAX
 from strongroom.controlplane.arm.formats import ArmId, check_name
 from strongroom.controlplane.arm.resources.subscriptions import subscription
 from strongroom.controlplane.arm.shapes import shape
 from strongroom.controlplane.arm.storage.containers import CONTAINERS
-from strongroom.controlplane.catalog.errors import CatalogError
+from strongroom.controlplane.catalog.errors import AttachmentRefused, CatalogError
 from strongroom.controlplane.catalog.keys import repository_keys
 from strongroom.controlplane.catalog.rebuild import RebuiltInstance, read_instances
 from strongroom.controlplane.catalog.recovery_kit import RecoveryKit, adopt_with_kit, open_with_kit
@@ -32,13 +31,14 @@ from strongroom.controlplane.catalog.sealed import StateSecrets
 from strongroom.controlplane.catalog.stores import StorageAccount
 from strongroom.controlplane.identity.principals import managed_identity
 from strongroom.controlplane.identity.stored import TxPrincipals
+from strongroom.controlplane.rebuilding_defaults import STORAGE, daily_policy, least_instance, security_settings
 from strongroom.controlplane.state.database import Database, Tx
 from strongroom.controlplane.state.resources import Document, Resource
 from strongroom.controlplane.state.times import stamp
 from strongroom.controlplane.workflows.containers import ACCOUNTS, SEALED, Containers, Place, read_account
 from strongroom.controlplane.workflows.pointdocs import store_points
 from strongroom.controlplane.workflows.protecting import DELETED, with_state
-from strongroom.controlplane.workflows.readiness import DATASOURCE_TYPE, INSTANCES, read_instance
+from strongroom.controlplane.workflows.readiness import INSTANCES, read_instance
 from strongroom.controlplane.workflows.remembered import CONTAINER, INSTANCE, LOCATIONS, POLICY, VAULT
 from strongroom.dataplane.objectstore.port import ObjectStore
 from strongroom.dataplane.repository.errors import RepositoryError
@@ -209,7 +209,11 @@ class Rebuilding:
 
     def _account(self, url: str, credentials: Mapping[str, str]) -> StorageAccount:
         # Whoever writes into the home is the machine's administrator: folders are theirs to name.
-        return self._containers.validate(url, credentials, allow_file=True)
+        try:
+            return self._containers.validate(url, credentials, allow_file=True)
+        except AttachmentRefused as error:
+            hint = f"{error.hint}, with --credential KEY=@FILE" if "credentials" in error.field else error.hint
+            raise RebuildError(f"{url} cannot be attached: {error.message}", hint=hint) from error
 
 
 class _Making:
@@ -352,9 +356,8 @@ class _Making:
             "identity": {"type": "SystemAssigned", "principalId": record.object_id, "tenantId": self._tenant},
             "properties": {
                 "provisioningState": "Succeeded",
-                "storageSettings": asked.get("storageSettings")
-                or [{"datastoreType": "OperationalStore", "type": "LocallyRedundant"}],
-                "securitySettings": _security(asked.get("securitySettings", {})),
+                "storageSettings": asked.get("storageSettings") or STORAGE,
+                "securitySettings": security_settings(asked.get("securitySettings", {})),
                 "featureSettings": {},
                 "monitoringSettings": {},
                 "isVaultProtectedByResourceGuard": False,
@@ -377,7 +380,7 @@ class _Making:
             self.doubts.append(
                 f"No point tells how {id} was configured: it would back up everything, volumes included."
             )
-            properties = _least(id, vault, found)
+            properties = least_instance(id, vault, found)
         parameters = properties["policyInfo"]["policyParameters"]
         (configuration,) = parameters["backupDatasourceParametersList"]
         parameters["backupDatasourceParametersList"] = [
@@ -394,7 +397,7 @@ class _Making:
         except Refused:
             if tx.resources.get(id) is None:
                 self.doubts.append(f"No point tells the rules of {id}: it is daily, kept for 30 days.")
-            properties = _daily()
+            properties = daily_policy()
         document: Document = {"id": id, "name": id.rpartition("/")[2], "type": POLICIES, "properties": properties}
         version = str(int(self._now.timestamp() * 1_000_000))
         self._put(tx, Resource(id, POLICIES, document, vault, {"version": version}))
@@ -493,87 +496,3 @@ def _read(reader: Any, text: str, *, inside: str = "") -> Document | None:
     except Refused:
         return None
     return found
-
-
-def _security(told: Document) -> Document:
-    """Return a vault's security settings: as told, and soft delete as the service would have it."""
-    soft = {"state": "On", "retentionDurationInDays": SOFT_DELETE_DAYS, **told.get("softDeleteSettings", {})}
-    if not SOFT_DELETE_DAYS <= soft["retentionDurationInDays"] <= SOFT_DELETE_DAYS_MAX:
-        soft["retentionDurationInDays"] = SOFT_DELETE_DAYS
-    return {**told, "softDeleteSettings": soft}
-
-
-def _least(id: str, vault: str, found: RebuiltInstance) -> Document:
-    cluster = found.data_source
-    try:
-        cluster = ArmId.parse(cluster, kind=DATASOURCE_TYPE).text
-    except Refused:
-        cluster = f"{vault.rpartition('/providers/')[0]}/providers/{DATASOURCE_TYPE}/unknown"
-    policy = found.policy
-    if not policy.lower().startswith(f"{vault.lower()}/backuppolicies/"):
-        policy = f"{vault}/backupPolicies/rebuilt"
-    source = {
-        "objectType": "Datasource",
-        "datasourceType": DATASOURCE_TYPE,
-        "resourceType": DATASOURCE_TYPE,
-        "resourceID": cluster,
-        "resourceName": cluster.rpartition("/")[2],
-    }
-    return {
-        "friendlyName": found.friendly_name or id.rpartition("/")[2],
-        "dataSourceInfo": source,
-        "dataSourceSetInfo": {**source, "objectType": "DatasourceSet"},
-        "policyInfo": {
-            "policyId": policy,
-            "policyParameters": {
-                "dataStoreParametersList": [
-                    {
-                        "objectType": "AzureOperationalStoreParameters",
-                        "dataStoreType": "OperationalStore",
-                        "resourceGroupId": vault.rpartition("/providers/")[0],
-                    }
-                ],
-                "backupDatasourceParametersList": [
-                    {
-                        "objectType": "KubernetesClusterBackupDatasourceParameters",
-                        "snapshotVolumes": True,
-                        "includeClusterScopeResources": True,
-                    }
-                ],
-            },
-        },
-    }
-
-
-def _daily() -> Document:
-    """Return the properties of the plainest policy: every day at two in the morning, kept for 30 days."""
-    store = {"objectType": "DataStoreInfoBase", "dataStoreType": "OperationalStore"}
-    tag = {"tagInfo": {"id": "Default_", "tagName": "Default"}, "taggingPriority": 99, "isDefault": True}
-    return {
-        "objectType": "BackupPolicy",
-        "datasourceTypes": [DATASOURCE_TYPE],
-        "policyRules": [
-            {
-                "objectType": "AzureBackupRule",
-                "name": "BackupDaily",
-                "backupParameters": {"objectType": "AzureBackupParams", "backupType": "Incremental"},
-                "dataStore": store,
-                "trigger": {
-                    "objectType": "ScheduleBasedTriggerContext",
-                    "schedule": {"repeatingTimeIntervals": ["R/2026-01-01T02:00:00+00:00/P1D"], "timeZone": "UTC"},
-                    "taggingCriteria": [tag],
-                },
-            },
-            {
-                "objectType": "AzureRetentionRule",
-                "name": "Default",
-                "isDefault": True,
-                "lifecycles": [
-                    {
-                        "deleteAfter": {"objectType": "AbsoluteDeleteOption", "duration": "P30D"},
-                        "sourceDataStore": store,
-                    }
-                ],
-            },
-        ],
-    }
