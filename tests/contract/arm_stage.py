@@ -21,7 +21,6 @@ from strongroom.controlplane.arm.plane import Plane
 from strongroom.controlplane.arm.routing import Router
 from strongroom.controlplane.arm.table import OPERATIONS
 from strongroom.controlplane.catalog.sealed import StateSecrets
-from strongroom.controlplane.clusters.addresses import refused_address
 from strongroom.controlplane.clusters.pool import ClusterPool
 from strongroom.controlplane.home import Home
 from strongroom.controlplane.identity.keys import SigningKeys
@@ -37,6 +36,7 @@ from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.state.schema import metadata
 from strongroom.controlplane.state.times import now, stamp
 from strongroom.controlplane.workflows.containers import Containers
+from strongroom.protection.addresses import refused_address
 from strongroom.protection.job import Limits
 
 ENDPOINT = "https://127.0.0.1:8443"

@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from strongroom.controlplane.catalog.keys import allow_extension, ensure_repository
 from strongroom.controlplane.catalog.sealed import StateSecrets
 from strongroom.controlplane.catalog.stores import StorageAccount, extension_access, open_container
-from strongroom.controlplane.clusters.addresses import refused_address
 from strongroom.controlplane.state.database import Database
 from strongroom.dataplane.objectstore import ObjectExists, ObjectStore, StoreDenied, open_store, parse_key
 from strongroom.dataplane.objectstore.create import create_once
@@ -24,6 +23,7 @@ from strongroom.dataplane.repository.keyfile import HolderKeys
 from strongroom.dataplane.repository.prune import delete_point
 from strongroom.dataplane.repository.repository import Repository
 from strongroom.dataplane.repository.signing import public_bytes
+from strongroom.protection.addresses import refused_address
 from strongroom.testbed.builders import back_up, config_map
 from strongroom.testbed.stores import Azurite, azurite
 

@@ -60,6 +60,7 @@ class Stage:
             ca=testbed.ca_file.read_text(),
             token_file=token_file,
             namespace=OWN_NAMESPACE,
+            allow_loopback=True,
             command=(sys.executable, str(VICTIM), str(folder / "fate"), "--pipe"),
         )
         stage = cls(testbed, folder, extension)

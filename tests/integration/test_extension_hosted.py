@@ -100,7 +100,11 @@ async def test_the_secret_keys_lie_in_the_cluster_and_two_first_starts_agree(tes
     token.write_text(make_account(testbed, "stage"))
     both = [
         HostedExtension(
-            server=testbed.server, ca=testbed.ca_file.read_text(), token_file=token, namespace=OWN_NAMESPACE
+            server=testbed.server,
+            ca=testbed.ca_file.read_text(),
+            token_file=token,
+            namespace=OWN_NAMESPACE,
+            allow_loopback=True,
         )
         for _ in range(2)
     ]
@@ -168,6 +172,7 @@ async def test_the_child_dies_with_its_parent(testbed: Testbed, tmp_path: Path) 
         "ca": testbed.ca_file.read_text(),
         "token_file": str(token),
         "namespace": OWN_NAMESPACE,
+        "allow_loopback": True,
     }
     parent = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PARENT, json.dumps(settings), stdout=asyncio.subprocess.PIPE
@@ -252,10 +257,27 @@ async def test_a_child_that_cannot_start_says_why(tmp_path: Path) -> None:
     await no_ca.stop()
 
 
+async def test_a_server_at_an_address_that_users_may_not_name_is_not_connected_to(
+    testbed: Testbed, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret-token")
+    ca = testbed.ca_file.read_text()
+    for server in (testbed.server, "https://169.254.169.254"):
+        extension = HostedExtension(server=server, ca=ca, token_file=token, namespace=OWN_NAMESPACE)
+        with pytest.raises(ExtensionRefused, match=r"loopback|link-local"):
+            await extension.start()
+        await extension.stop()
+
+
 async def test_a_token_that_the_server_refuses_is_told_without_the_token(testbed: Testbed, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("not-a-token-of-this-cluster")
     extension = HostedExtension(
-        server=testbed.server, ca=testbed.ca_file.read_text(), token_file=tmp_path / "token", namespace=OWN_NAMESPACE
+        server=testbed.server,
+        ca=testbed.ca_file.read_text(),
+        token_file=tmp_path / "token",
+        namespace=OWN_NAMESPACE,
+        allow_loopback=True,
     )
     with pytest.raises(ExtensionRefused) as refused:
         await extension.start()

@@ -19,9 +19,9 @@ from strongroom.controlplane.catalog.stores import (
     refuse_endpoint,
     validate_attachment,
 )
-from strongroom.controlplane.clusters.addresses import refused_address
 from strongroom.dataplane.objectstore.errors import StoreDenied, StoreMissing, StoreMisused
 from strongroom.dataplane.objectstore.port import parse_key
+from strongroom.protection.addresses import refused_address
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 KEY = {"accountKey": "c2VjcmV0LWtleQ=="}

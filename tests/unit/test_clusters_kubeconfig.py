@@ -13,7 +13,6 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strongroom.controlplane.clusters.addresses import refused_address
 from strongroom.controlplane.clusters.connect import connect
 from strongroom.controlplane.clusters.errors import ClusterError, KubeconfigRefused
 from strongroom.controlplane.clusters.kubeconfig import MAX_BYTES, parse_kubeconfig
@@ -21,6 +20,7 @@ from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.credentials import StaticCredentials
 from strongroom.dataplane.kube.errors import KubeAddressRefused
 from strongroom.dataplane.kube.inline import inline_access
+from strongroom.protection.addresses import refused_address
 from strongroom.testbed import certificates
 
 AUTHORITY = certificates.make_authority("test")

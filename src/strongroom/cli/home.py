@@ -11,12 +11,12 @@ from cyclopts import Parameter
 
 from strongroom.controlplane.catalog.sealed import StateSecrets
 from strongroom.controlplane.catalog.stores import open_container
-from strongroom.controlplane.clusters.addresses import refused_address
 from strongroom.controlplane.home import CONFIG, Home
 from strongroom.controlplane.state.database import Database, Tx
 from strongroom.controlplane.workflows.containers import Containers, Place, read_account
 from strongroom.dataplane.objectstore.port import ObjectStore
 from strongroom.errors import UsageError
+from strongroom.protection.addresses import refused_address
 
 CONTAINERS = "Microsoft.Storage/storageAccounts/blobServices/containers"
 

@@ -36,7 +36,6 @@ from strongroom.controlplane.arm.routing import Router
 from strongroom.controlplane.arm.table import OPERATIONS
 from strongroom.controlplane.catalog.recovery_kit import kit_is_taken, recovery_recipient
 from strongroom.controlplane.catalog.sealed import StateSecrets
-from strongroom.controlplane.clusters.addresses import refused_address
 from strongroom.controlplane.clusters.pool import ClusterPool
 from strongroom.controlplane.home import Home, write_private
 from strongroom.controlplane.identity.authority import AuthorityRoutes
@@ -71,6 +70,7 @@ from strongroom.controlplane.workflows.restore_work import Restoring
 from strongroom.controlplane.workflows.services import Services
 from strongroom.controlplane.workflows.syncing import Syncing
 from strongroom.errors import UsageError
+from strongroom.protection.addresses import refused_address
 from strongroom.protection.job import Limits
 
 log = logging.getLogger(__name__)

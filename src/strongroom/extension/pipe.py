@@ -34,6 +34,7 @@ from strongroom.extension.keys import ensure_keys
 from strongroom.extension.runs.context import RunContext
 from strongroom.extension.runs.failures import failure_of
 from strongroom.extension.runs.reconciler import Reconciler
+from strongroom.protection.addresses import refused_address
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +172,9 @@ class PipeServer:
     async def _configure(self, order: wire.Configure) -> None:
         if self._context is not None:
             raise NotConfigured("the extension was configured already: start another process for another cluster")
-        access = cluster_access(order.server, order.ca, Path(order.token_file), order.namespace)
+        access = cluster_access(
+            order.server, order.ca, Path(order.token_file), order.namespace, allow_loopback=order.allow_loopback
+        )
         async with KubeApi(access, retry=FIRST_CALLS, user_agent="strongroom-extension") as api:
             keys = await ensure_keys(api, order.namespace)
         self._context = RunContext(access, keys, order.namespace)
@@ -187,9 +190,10 @@ class PipeServer:
         )
 
 
-def cluster_access(server: str, ca: str, token_file: Path, namespace: str) -> ClusterAccess:
+def cluster_access(server: str, ca: str, token_file: Path, namespace: str, *, allow_loopback: bool) -> ClusterAccess:
     """Return how to reach the API server at *server*, whose CA is the PEM text *ca*, with the token in a file.
 
+    Addresses that the parent would refuse are refused here, at each connection: its answer from DNS is not ours.
     The file is read again every minute and after a refusal, so whoever renews the token need not tell. Raises
     `DocumentInvalid` for a CA that is none and for a server without TLS.
     """
@@ -207,6 +211,7 @@ def cluster_access(server: str, ca: str, token_file: Path, namespace: str) -> Cl
         credentials=TokenFileCredentials(token_file),
         namespace=namespace,
         compression=not is_loopback(server),
+        refuse_address=lambda address: refused_address(address, allow_loopback=allow_loopback),
     )
 
 

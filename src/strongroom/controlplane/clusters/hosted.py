@@ -242,14 +242,22 @@ class HostedExtension:
     """The extension of one cluster, in a child process of this one. Used from one event loop.
 
     *server* is the API server's URL, *ca* its CA as PEM text, *token_file* a file (0600) that whoever uses this keeps
-    filled with a valid token of the extension's account; the child reads it again every minute. On Linux the child
+    filled with a valid token of the extension's account; the child reads it again every minute. *allow_loopback* is as
+    for `parse_kubeconfig`. On Linux the child
     ends with the thread that runs this loop.
     """
 
     def __init__(
-        self, *, server: str, ca: str, token_file: Path, namespace: str, command: Sequence[str] | None = None
+        self,
+        *,
+        server: str,
+        ca: str,
+        token_file: Path,
+        namespace: str,
+        allow_loopback: bool = False,
+        command: Sequence[str] | None = None,
     ) -> None:
-        self._settings = (server, ca, token_file, namespace)
+        self._settings = (server, ca, token_file, namespace, allow_loopback)
         self._command = tuple(command) if command is not None else (sys.executable, "-m", MODULE, "--pipe")
         self._child: _Child | None = None
         self._starting = asyncio.Lock()
@@ -275,11 +283,16 @@ class HostedExtension:
             if self._child is not None:
                 await self._child.stop()
             self._child = child = await _Child.spawn(self._command)
-            server, ca, token_file, namespace = self._settings
+            server, ca, token_file, namespace, allow_loopback = self._settings
             try:
                 event = await child.ask(
                     lambda seq: wire.Configure(
-                        seq=seq, server=server, ca=ca, token_file=str(token_file), namespace=namespace
+                        seq=seq,
+                        server=server,
+                        ca=ca,
+                        token_file=str(token_file),
+                        namespace=namespace,
+                        allow_loopback=allow_loopback,
                     ),
                     START_SECONDS,
                 )

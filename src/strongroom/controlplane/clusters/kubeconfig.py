@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from strongroom.controlplane.clusters.addresses import refused_address
 from strongroom.controlplane.clusters.errors import KubeconfigRefused, translated
 from strongroom.dataplane.kube.config import ClusterAccess as KubeAccess
 from strongroom.dataplane.kube.credentials import Credentials, StaticCredentials
 from strongroom.dataplane.kube.inline import inline_access
+from strongroom.protection.addresses import refused_address
 
 MAX_BYTES: Final = 128 * 1024  # a context with its certificates takes 10 KB; a file of many clusters may hold a dozen
 MAX_DEPTH: Final = 16  # a kubeconfig has 4 levels; a thousand would end PyYAML in a RecursionError

@@ -94,6 +94,12 @@ class ClusterPool:
             extension = member.extension
         yield extension, keys
 
+    def running(self, cluster_id: str) -> HostedExtension | None:
+        """Return the extension of a cluster if its process runs."""
+        member = self._members.get(cluster_id.lower())
+        extension = member.extension if member is not None else None
+        return extension if extension is not None and extension.alive else None
+
     async def stop_extension(self, cluster_id: str) -> None:
         """End the child process of a cluster, if one runs."""
         member = self._members.get(cluster_id.lower())
@@ -152,5 +158,6 @@ class ClusterPool:
             ca=member.cluster.ca.decode(),
             token_file=folder / "token",
             namespace=NAMESPACE,
+            allow_loopback=member.cluster.allow_loopback,
         )
         return token_file, extension

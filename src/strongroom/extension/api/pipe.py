@@ -16,13 +16,17 @@ class _Message(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_d
 
 
 class Configure(_Message, frozen=True, kw_only=True, tag="configure", tag_field="op"):
-    """The first message: the API server, its CA (PEM), the file that holds a token, and the extension's namespace."""
+    """The first message: the API server, its CA (PEM), the file that holds a token, and the extension's namespace.
+
+    *allow_loopback*: the server may lie on this machine. `protection.addresses` says which addresses it may have.
+    """
 
     seq: int
     server: str
     ca: str
     token_file: str
     namespace: str
+    allow_loopback: bool = False
 
 
 class Location(_Message, frozen=True, kw_only=True, tag="location", tag_field="op"):
