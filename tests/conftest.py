@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from strongroom.testbed.capsule import unsupported
 from strongroom.testbed.cluster import Testbed
-from strongroom.testbed.options import TestbedOptions
+from strongroom.testbed.options import Level, TestbedOptions
 from strongroom.testbed.postgres import NoPostgres, Postgres
 from strongroom.testbed.postgres import postgres as running_postgres
 from strongroom.testbed.sharing import shared_testbed, sweep
@@ -55,6 +56,16 @@ def testbed(testbeds_folder: Path) -> Iterator[Testbed]:
         yield cluster
 
 
+@pytest.fixture(scope="session")
+def node_testbed(testbeds_folder: Path) -> Iterator[Testbed]:
+    """A cluster with a real node, in which pods run, shared as `testbed` is. Skips where no node can run."""
+    if reason := unsupported():
+        pytest.skip(reason)
+    options = TestbedOptions(level=Level.NODE)
+    with shared_testbed(testbeds_folder / "node", options) as cluster:
+        yield cluster
+
+
 @pytest.fixture
 def own_testbed(testbeds_folder: Path) -> Iterator[Callable[..., Testbed]]:
     """Start a cluster that the test may break: `own_testbed(TestbedOptions(...))`. It ends with the test."""
@@ -70,11 +81,24 @@ def own_testbed(testbeds_folder: Path) -> Iterator[Callable[..., Testbed]]:
 @pytest.fixture
 def namespace(testbed: Testbed, request: pytest.FixtureRequest) -> Iterator[str]:
     """A new, empty namespace of the shared cluster, named after the test. It is deleted afterwards."""
-    stem = re.sub("[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:40].strip("-")
+    with _new_namespace(testbed, request.node.name) as name:
+        yield name
+
+
+@pytest.fixture
+def node_namespace(node_testbed: Testbed, request: pytest.FixtureRequest) -> Iterator[str]:
+    """As `namespace`, of the cluster with a real node."""
+    with _new_namespace(node_testbed, request.node.name) as name:
+        yield name
+
+
+@contextlib.contextmanager
+def _new_namespace(cluster: Testbed, test: str) -> Iterator[str]:
+    stem = re.sub("[^a-z0-9]+", "-", test.lower()).strip("-")[:40].strip("-")
     name = f"{stem}-{uuid.uuid4().hex[:6]}"
-    testbed.kubectl("create", "namespace", name)
+    cluster.kubectl("create", "namespace", name)
     yield name
-    testbed.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+    cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 
 @pytest.fixture(scope="session")

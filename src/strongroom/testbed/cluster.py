@@ -390,13 +390,19 @@ class Testbed:
     def _capsule(self) -> Capsule:
         return Capsule(self._layout)
 
-    def _start_node(self, report: Report) -> None:
-        """Start what the others run in, and containerd with the images that it must have."""
-        archives = images.node_images(self._setting().binaries)
+    def _start_capsule(self, report: Report) -> None:
+        """Start what the other programs run in, and containerd."""
         self._capsule.prepare()
-        for name in (components.CAPSULE, components.FORWARDER, components.CONTAINERD):
+        for name in (components.CAPSULE, components.FORWARDER):
             self._spawn(name)
             self._await_ready(name)
+        self._spawn(components.CONTAINERD)
+        report("the capsule is ready")
+
+    def _load_images(self, report: Report) -> None:
+        """Give containerd the images that every node must have."""
+        archives = images.node_images(self._setting().binaries)
+        self._await_ready(components.CONTAINERD)
         for archive in archives:
             self.load_image(archive)
         report("containerd is ready")
@@ -405,13 +411,15 @@ class Testbed:
         """Start every program and return when all are ready. Raises `ComponentFailed`."""
         names = self.component_names
         if self._real:
-            self._start_node(report)
+            self._start_capsule(report)
         for name in self._stores():
             self._spawn(name)
         for name in self._stores():
             self._await_ready(name)
         report("etcd is ready")
         self._spawn(components.APISERVER)
+        if self._real:  # while the API server starts
+            self._load_images(report)
         self._await_ready(components.APISERVER)
         report("the API server is ready")
         later = list(names[names.index(components.APISERVER) + 1 :])

@@ -1,7 +1,4 @@
-"""Makes container images from folders, without a registry, in the archive format that `docker save` writes.
-
-An image has one layer. The same files give the same bytes, whoever owns them and whenever they were made.
-"""
+"""Makes container images from folders, without a registry, in the archive format that `docker save` writes."""
 
 import hashlib
 import io
@@ -12,7 +9,9 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from strongroom.testbed.binaries import Binaries, cache_folder
 
@@ -30,41 +29,71 @@ _APPLETS = """
 """.split()  # noqa: SIM905, one a line would be a page
 
 
-def write_image(
-    archive: Path, name: str, root: Path, entrypoint: Sequence[str], *, variables: Mapping[str, str] | None = None
-) -> None:
-    """Write an image of the files in *root* to *archive*, whole or not at all.
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A tar file of files and its SHA-256."""
 
-    *name* is `host/repository:tag`. Everything in it belongs to root, with the modes that it has.
+    file: Path
+    digest: str
+
+    @classmethod
+    def make(cls, root: Path, file: Path) -> Self:
+        """Write the files of the folder *root* to *file*, whole or not at all.
+
+        All belong to root there; modes are kept, and the times of files (Python compares them with those of its
+        compiled ones).
+        """
+        unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+        with tarfile.open(unfinished, "w", format=tarfile.PAX_FORMAT) as files:
+            files.add(root, arcname=".", filter=_as_in_an_image)
+        unfinished.rename(file)
+        return cls.read(file)
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """Return the layer that `make` wrote to *file*."""
+        with file.open("rb") as content:
+            return cls(file, hashlib.file_digest(content, "sha256").hexdigest())
+
+
+def write_image(
+    archive: Path,
+    name: str,
+    layers: Sequence[Layer],
+    entrypoint: Sequence[str],
+    *,
+    user: str = "",
+    variables: Mapping[str, str] | None = None,
+) -> None:
+    """Write an image of *layers*, the lowest first, to *archive*, whole or not at all.
+
+    *name* is `host/repository:tag`, *user* a number or `user:group`, empty for root.
     """
     unfinished = archive.with_name(f".{archive.name}.{os.getpid()}")
-    with tempfile.TemporaryFile(dir=archive.parent) as layer:
-        with tarfile.open(fileobj=layer, mode="w", format=tarfile.PAX_FORMAT) as files:
-            files.add(root, arcname=".", filter=_owned_by_root)
-        layer.seek(0)
-        digest = hashlib.file_digest(layer, "sha256").hexdigest()
-        document = {
-            "architecture": _MACHINES.get(platform.machine(), platform.machine()),
-            "os": "linux",
-            "config": {
-                "Entrypoint": list(entrypoint),
-                "Env": [_PATH, *(f"{key}={value}" for key, value in (variables or {}).items())],
-            },
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
-        }
-        configuration = json.dumps(document).encode()
-        configuration_name = f"{hashlib.sha256(configuration).hexdigest()}.json"
-        layer_name = f"{digest}/layer.tar"
-        manifest = [{"Config": configuration_name, "RepoTags": [name], "Layers": [layer_name]}]
-        with tarfile.open(unfinished, "w") as image:
-            for entry, data in ((configuration_name, configuration), ("manifest.json", json.dumps(manifest).encode())):
-                header = tarfile.TarInfo(entry)
-                header.size = len(data)
-                image.addfile(header, io.BytesIO(data))
-            header = tarfile.TarInfo(layer_name)
-            header.size = layer.seek(0, io.SEEK_END)
-            layer.seek(0)
-            image.addfile(header, layer)
+    document = {
+        "architecture": _MACHINES.get(platform.machine(), platform.machine()),
+        "os": "linux",
+        "config": {
+            "User": user,
+            "Entrypoint": list(entrypoint),
+            "Env": [_PATH, *(f"{key}={value}" for key, value in (variables or {}).items())],
+        },
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer.digest}" for layer in layers]},
+    }
+    configuration = json.dumps(document).encode()
+    configuration_name = f"{hashlib.sha256(configuration).hexdigest()}.json"
+    names = [f"{layer.digest}/layer.tar" for layer in layers]
+    manifest = json.dumps([{"Config": configuration_name, "RepoTags": [name], "Layers": names}]).encode()
+    with tarfile.open(unfinished, "w") as image:
+        for entry, data in ((configuration_name, configuration), ("manifest.json", manifest)):
+            header = tarfile.TarInfo(entry)
+            header.size = len(data)
+            image.addfile(header, io.BytesIO(data))
+        for entry, layer in zip(names, layers, strict=True):
+            header = tarfile.TarInfo(entry)
+            header.size = layer.file.stat().st_size
+            with layer.file.open("rb") as content:
+                image.addfile(header, content)
     unfinished.rename(archive)
 
 
@@ -76,25 +105,32 @@ def node_images(binaries: Binaries) -> list[Path]:
     pause_archive = folder / f"pause-{_digest(pause)}.tar"
     if not pause_archive.exists():
         with tempfile.TemporaryDirectory() as scratch:
-            _place(pause, Path(scratch, "pause"))
-            write_image(pause_archive, PAUSE, Path(scratch), ["/pause"])
+            _place(pause, Path(scratch, "root", "pause"))
+            layer = Layer.make(Path(scratch, "root"), Path(scratch, "layer"))
+            write_image(pause_archive, PAUSE, [layer], ["/pause"])
     busybox_archive = folder / f"busybox-{_digest(busybox)}.tar"
     if not busybox_archive.exists():
         with tempfile.TemporaryDirectory() as scratch:
-            _busybox_files(busybox, Path(scratch))
-            write_image(busybox_archive, BUSYBOX, Path(scratch), ["/bin/sh"])
+            _busybox_files(busybox, Path(scratch, "root"))
+            layer = Layer.make(Path(scratch, "root"), Path(scratch, "layer"))
+            write_image(busybox_archive, BUSYBOX, [layer], ["/bin/sh"])
     return [pause_archive, busybox_archive]
+
+
+def make_base(root: Path) -> None:
+    """Make in *root* what any program expects of a root folder."""
+    root.mkdir(mode=0o755, exist_ok=True)
+    for folder, mode in (("tmp", 0o1777), ("etc", 0o755)):
+        (root / folder).mkdir()
+        (root / folder).chmod(mode)
+    (root / "etc" / "passwd").write_text("root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/sh\n")
 
 
 def _busybox_files(busybox: Path, root: Path) -> None:
     _place(busybox, root / "bin" / "busybox")
     for applet in _APPLETS:
         (root / "bin" / applet).symlink_to("busybox")
-    for folder, mode in (("tmp", 0o1777), ("etc", 0o755)):
-        (root / folder).mkdir()
-        (root / folder).chmod(mode)
-    (root / "etc" / "passwd").write_text("root:x:0:0:root:/:/bin/sh\n")
-    root.chmod(0o755)  # a temporary folder is its maker's alone; this one becomes `/`
+    make_base(root)
 
 
 def _place(source: Path, target: Path) -> None:
@@ -110,8 +146,9 @@ def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes() + text).hexdigest()[:16]
 
 
-def _owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+def _as_in_an_image(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = ""
-    entry.mtime = 0
+    entry.mode |= 0o755 if entry.isdir() else 0o444  # whatever the umask of their maker: any user may run in a pod
+    entry.mtime = int(entry.mtime) if entry.isfile() else 0
     return entry
