@@ -1,4 +1,4 @@
-"""Measures the ARM API: `python benchmarks/api.py [--jobs 1000000] [--instances 5000] [--database sqlite|postgresql|both]`.
+"""Measures the ARM API: `python benchmarks/api.py [--jobs 1000000] [--instances 5000] [--database both]`.
 
 A server of its own is filled directly in its database; then a process of its own asks over TLS, a few connections at
 once, each waiting for its answer. Writes `results-api.md`, with the command and the machine.
