@@ -28,6 +28,7 @@ from strongroom.dataplane.objectstore import ObjectStore, open_store
 from strongroom.dataplane.objectstore.filesystem import FilesystemStore
 from strongroom.dataplane.repository.repository import Repository
 from strongroom.testbed.builders import back_up, config_map
+from strongroom.testbed.postgres import Postgres
 from strongroom.testbed.stores import Azurite, azurite
 
 GROUP = "/subscriptions/5a0b1f0e-6f1c-4f2b-9f43-0d4f3c6a7b11/resourceGroups/rg"
@@ -303,6 +304,22 @@ def test_a_container_in_a_cloud_needs_its_credentials(
         assert lost.rebuild(capsys, "--from", CONTAINER)["recoveryPoints"] == 0, "the home has them now"
 
 
+def test_a_home_with_postgresql(
+    lost: Lost, postgres: Postgres, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost.make(caller())
+    with postgres.database() as url:
+        monkeypatch.setenv("STRONGROOM_DATABASE", url)
+        assert lost.rebuild(capsys, "--from", lost.url)["recoveryPoints"] == 1
+        assert lost.rebuild(capsys, "--from", CONTAINER)["made"] == []
+        new = lost.folder / "new-kit.json"
+        assert run(["recovery-kit", str(new), "--home", str(lost.new)]) == 0
+        assert CONTAINER in {c["id"] for c in json.loads(new.read_text())["containers"]}
+        assert run(["serve", "backup", str(lost.folder / "copy.tar"), "--home", str(lost.new)]) == 0
+        assert "pg_dump" in capsys.readouterr().err
+    assert not (lost.new / "state.sqlite").exists()
+
+
 def test_a_kit_of_another_home_is_refused_and_leaves_nothing(
     lost: Lost, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -336,7 +353,10 @@ def test_the_kit_leaves_the_home_with_its_secret_and_nothing_is_printed(
     home, kit = tmp_path / "home", tmp_path / "kit.json"
     assert run(["recovery-kit", str(kit), "--home", str(home)]) == 2, "there is no home"
     assert not home.exists()
-    Home.open(home)
+    opened = Home.open(home)
+    assert run(["recovery-kit", str(kit), "--home", str(home)]) == 2, "its database is elsewhere"
+    assert not (home / "state.sqlite").exists()
+    Database.open(opened.database_url, opened.secret_key).close()
     assert run(["recovery-kit", str(kit), "--home", str(home)]) == 0
     printed = "".join(capsys.readouterr())
     identity = json.loads(kit.read_text())["identity"]

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from strongroom.controlplane.catalog.sealed import StateSecrets
 from strongroom.controlplane.catalog.stores import open_container
 from strongroom.controlplane.home import CONFIG, Home
+from strongroom.controlplane.home_copy import STATE
 from strongroom.controlplane.state.database import Database, Tx
 from strongroom.controlplane.workflows.containers import Containers, Place, read_account
 from strongroom.dataplane.objectstore.port import ObjectStore
@@ -67,6 +68,12 @@ def opened_home(options: HomeOptions, *, create: bool = False) -> Iterator[Opene
     Raises `UsageError` for a folder that is none or is another user's, `HomeError`, errors of the database.
     """
     require_own(options.home, create=create)
+    if not options.database and (options.home / CONFIG).is_file() and not (options.home / STATE).is_file():
+        # An empty database in its place would give a kit that opens nothing.
+        raise UsageError(
+            f"the home {options.home} has no {STATE}: its server uses another database",
+            hint="Set STRONGROOM_DATABASE as for the server; where serve never started, start it once",
+        )
     # SQLite makes its files with the process's mask: nothing of the home is for others.
     os.umask(0o077)
     home = Home.open(options.home)
