@@ -438,6 +438,8 @@ def bodies_of(stage: Stage) -> dict[str, Any]:
         },
         "BackupInstances_TriggerRestore": restore,
         "BackupInstances_ValidateForRestore": {"restoreRequestObject": restore},
+        "BackupVaults_GrantPermissions": {"backupInstance": instance, "permissionsScope": "Resource"},
+        "BackupInstances_GrantPermissions": {"restoreRequestObject": restore, "permissionsScope": "ResourceGroup"},
         "BackupInstances_SyncBackupInstance": {"syncType": "Default"},
         "BackupVaults_CheckNameAvailability": {"name": "vault2", "type": "Microsoft.DataProtection/backupVaults"},
         "DataProtection_CheckFeatureSupport": {
