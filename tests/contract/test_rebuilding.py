@@ -347,6 +347,23 @@ def test_the_kit_makes_a_key_file_for_the_plain_command_line(
     assert run(["repository", "key-file", "--kit", str(lost.kit), *words]) == 2
 
 
+def test_a_new_kit_opens_what_can_be_reached_and_names_the_rest(
+    lost: Lost, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost.make(caller())
+    lost.rebuild(capsys, "--from", CONTAINER)
+    new = tmp_path / "new.json"
+    assert run(["recovery-kit", str(new), "--new", "--home", str(lost.new)]) == 0
+    key = ["--repository", lost.url, "--key-file", str(tmp_path / "new.key")]
+    assert run(["repository", "key-file", "--kit", str(new), *key]) == 0
+    assert run(["point", "show", "latest", *key, "--quiet"]) == 0
+    lost.place.rename(tmp_path / "away")
+    capsys.readouterr()
+    words = ["--new", "--home", str(lost.new), "--output", "json"]
+    assert run(["recovery-kit", str(tmp_path / "newer.json"), *words]) == 3
+    assert [c["container"] for c in json.loads(capsys.readouterr().out)["notReached"]] == [CONTAINER]
+
+
 def test_the_kit_leaves_the_home_with_its_secret_and_nothing_is_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
