@@ -11,9 +11,19 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from strongroom.cli.home_copy import backup, restore
-from strongroom.controlplane.main import ServeOptions
-from strongroom.controlplane.main import serve as serve_until_stopped
-from strongroom.protection.job import Limits
+from strongroom.errors import UsageError
+
+try:
+    from strongroom.controlplane.main import ServeOptions
+    from strongroom.controlplane.main import serve as serve_until_stopped
+    from strongroom.protection.job import Limits
+except ModuleNotFoundError as missing:
+    if missing.name is None or missing.name.startswith("strongroom"):
+        raise
+    raise UsageError(
+        f"the control plane's libraries are not installed: there is no {missing.name}",
+        hint="pip install 'strongroom[controlplane]'",
+    ) from missing
 
 app = App(name="serve", help="The control plane: Azure's API for backup, durable jobs, schedules and retention.")
 app.command(backup)
