@@ -59,12 +59,14 @@ from strongroom.controlplane.tls import (
     server_context,
 )
 from strongroom.controlplane.workflows.backing_up import BackingUp
+from strongroom.controlplane.workflows.cancelling import Cancelling
 from strongroom.controlplane.workflows.cluster_work import ClusterWork
 from strongroom.controlplane.workflows.containers import Containers
 from strongroom.controlplane.workflows.dbos_engine import DbosEngine
 from strongroom.controlplane.workflows.dispatcher import Dispatcher
 from strongroom.controlplane.workflows.engine import Body, Engine
 from strongroom.controlplane.workflows.expiring import Expiring
+from strongroom.controlplane.workflows.patience import patient
 from strongroom.controlplane.workflows.protecting import Protecting
 from strongroom.controlplane.workflows.restore_work import Restoring
 from strongroom.controlplane.workflows.services import Services
@@ -204,7 +206,7 @@ async def assembled(options: ServeOptions, home: Home, listener: socket.socket) 
             clock=options.clock,
         )
         engine: Engine = DbosEngine(options.database or f"sqlite:///{home.workflows_file}")
-        for kind, body in bodies(services).items():
+        for kind, body in bodies(services, engine).items():
             engine.register(kind, body)
         await engine.launch()
         stack.push_async_callback(engine.close)
@@ -278,10 +280,10 @@ async def renew_certificate(
             log.error("certificate not renewed: %s", error)
 
 
-def bodies(services: Services) -> dict[str, Body]:
-    """Return what the engine runs, by kind of work."""
+def bodies(services: Services, engine: Engine) -> dict[str, Body]:
+    """Return what *engine* runs, by kind of work."""
     protecting, backing_up, restoring = Protecting(services), BackingUp(services), Restoring(services)
-    return {
+    found: dict[str, Body] = {
         "configure": protecting.configure,
         "validate-backup": protecting.validate,
         "delete-instance": protecting.delete,
@@ -291,7 +293,9 @@ def bodies(services: Services) -> dict[str, Body]:
         **ClusterWork(services).bodies(),
         **Expiring(services).bodies(),
         **Syncing(services).bodies(),
+        **Cancelling(services, engine).bodies(),
     }
+    return {kind: patient(body) for kind, body in found.items()}
 
 
 def first_start(db: Database, home: Home, at: datetime) -> str:

@@ -104,7 +104,10 @@ class ArmApp:
                 denied = AuditEvent(AuditKind.ACCESS_DENIED, principal.object_id, action, scope, error.code)
                 await self._note(denied)
             status, user_error, headers = _described(error)
-            if status >= 500 and not isinstance(error, ArmError):
+            if isinstance(error, StateUnavailable):
+                # Every request meets it while the database is away: no trace for each.
+                log.warning("the database did not answer request=%s reason=%r", request_id, str(error.__cause__)[:200])
+            elif status >= 500 and not isinstance(error, ArmError):
                 log.error("request failed request=%s", request_id, exc_info=error)
             return Reply(status, {"error": arm_error(user_error, request_id, facing=facing)}, headers)
 

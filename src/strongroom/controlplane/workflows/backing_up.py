@@ -6,7 +6,9 @@ import time
 from datetime import datetime
 from typing import Any, Final
 
+from strongroom.controlplane.catalog.points import list_points
 from strongroom.controlplane.state.database import Tx
+from strongroom.controlplane.state.errors import StateUnavailable
 from strongroom.controlplane.state.jobs import Job
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.workflows import jobdocs
@@ -24,6 +26,8 @@ from strongroom.controlplane.workflows.services import (
     error_of,
     place_of_cluster,
 )
+from strongroom.dataplane.repository.model import Manifest
+from strongroom.errors import StrongroomError
 from strongroom.extension.api.documents import Kind
 from strongroom.extension.api.status import BackupStatus, Phase, Status, parse_status, status_json
 from strongroom.protection.errors import ErrorCode, Refused, UserError, refuse_if_any
@@ -66,11 +70,16 @@ class BackingUp:
             async with asyncio.timeout(MAX_SECONDS):
                 return {"status": status_json(await self._run(job))}
         except TimeoutError:
+            # It must not go on beside the next backup of the instance.
+            await self._withdraw(job_id)
             hours = MAX_SECONDS / 3600
             message = f"The backup did not end within {hours:.0f} hours and was given up."
             return {"error": error_json(UserError(str(ErrorCode.CUSTOM_RESOURCES_TIMEOUT), message))}
+        except StateUnavailable:
+            raise
         except Exception as error:
             log.warning("backup not taken", exc_info=error, extra={"job": job_id})
+            await self._withdraw(job_id)
             return {"error": error_json(as_user_error(error))}
 
     async def _run(self, job: Job) -> Status:
@@ -92,7 +101,7 @@ class BackingUp:
             return {**told, **_caller(job, instance)}, place, request
 
         caller, place, request = await self._services.read(prepare)
-        document = backup_document(job.id, place, request, caller=caller)
+        document = backup_document(job.id, place, request, caller=caller, created=job.started)
         return await carry_out(self._services, request.cluster, place, document, self._follow(job.id))
 
     def _follow(self, job_id: str) -> Any:
@@ -112,6 +121,8 @@ class BackingUp:
         if outcome.get("ended"):
             return
         if "error" in outcome:
+            # Whoever did not hear of the commit does not know whether there was one.
+            await self._keep_committed(job_id)
             await self._fail(job_id, error_of(outcome["error"]))
             return
         status = parse_status(Kind.BACKUP, outcome["status"])
@@ -124,6 +135,31 @@ class BackingUp:
             error = of_failure(status.error) if status.error else UserError(str(ErrorCode.GENERIC_WARNING), message)
             await self._fail(job_id, error)
             return
+        details = {
+            "Objects": str(status.objects),
+            "BytesReadFromCluster": str(status.bytes_read),
+            "BytesWritten": str(status.bytes_written),
+            "Report": status.report,
+            "WarningCount": str(status.warning_count),
+        }
+        warnings = [jobdocs.warning(w.resource, UserError(w.code, w.message), job_id) for w in status.warnings]
+        place = await self._place(job_id)
+        async with self._services.containers.repository(place) as repository:
+            manifest = (await repository.load(status.recovery_point_id)).manifest
+        whole = status.phase is Phase.COMPLETED and not status.warning_count
+        written = status.bytes_written
+        await self._keep(
+            job_id,
+            place,
+            manifest,
+            whole,
+            dataTransferredInBytes=written,
+            additionalDetails=details,
+            warningDetails=warnings or None,
+        )
+
+    async def _place(self, job_id: str) -> Place:
+        """Return the container of a job's backups. Raises `Refused` where the instance or the extension is gone."""
         job = await self._services.job(job_id)
 
         def find(tx: Tx) -> Place:
@@ -134,49 +170,62 @@ class BackingUp:
                 )
             return place_of_cluster(tx, str(instance.properties["dataSourceInfo"]["resourceID"]))[1]
 
-        place = await self._services.read(find)
-        async with self._services.containers.repository(place) as repository:
-            point = await repository.load(status.recovery_point_id)
-        manifest = point.manifest
+        return await self._services.read(find)
+
+    async def _keep(self, job_id: str, place: Place, manifest: Manifest, whole: bool, **extended: Any) -> None:
+        """Write the recovery point and the end of its job in one transaction; *extended* lies below extendedInfo."""
         at = self._services.clock()
 
         def write(tx: Tx) -> None:
-            store_points(tx, job.instance, place, [manifest])
             current = tx.jobs.get(job_id)
-            if current is None or current.ended is not None:
+            if current is None:
                 return
-            warnings = [jobdocs.warning(w.resource, UserError(w.code, w.message), job_id) for w in status.warnings]
-            details = {
-                "RetentionTag": manifest.caller.get("tag", "").lower(),
-                "Objects": str(status.objects),
-                "BytesReadFromCluster": str(status.bytes_read),
-                "BytesWritten": str(status.bytes_written),
-                "Report": status.report,
-                "WarningCount": str(status.warning_count),
-            }
-            current = jobdocs.extended(
-                current,
-                at,
-                targetRecoverPoint={
-                    "recoveryPointID": manifest.id,
-                    "recoveryPointTime": point_time(manifest),
-                },
-                dataTransferredInBytes=status.bytes_written,
-                additionalDetails=details,
-                warningDetails=warnings or None,
-            )
-            whole = status.phase is Phase.COMPLETED and not status.warning_count
-            ended = JobStatus.COMPLETED if whole else JobStatus.COMPLETED_WITH_WARNINGS
-            tx.jobs.save(jobdocs.ended(current, ended, at))
+            store_points(tx, current.instance, place, [manifest])
+            if current.ended is not None:
+                return
+            tag = {"RetentionTag": manifest.caller.get("tag", "").lower()}
+            extended["additionalDetails"] = {**tag, **extended.get("additionalDetails", {})}
+            point = {"recoveryPointID": manifest.id, "recoveryPointTime": point_time(manifest)}
+            current = jobdocs.extended(current, at, targetRecoverPoint=point, **extended)
+            status = JobStatus.COMPLETED if whole else JobStatus.COMPLETED_WITH_WARNINGS
+            tx.jobs.save(jobdocs.ended(current, status, at))
 
         await self._services.write(write)
 
     async def _cancel(self, job_id: str) -> None:
-        job = await self._services.job(job_id)
-        instance = await self._services.read(lambda tx: tx.resources.get(job.instance))
-        if instance is not None:
-            await withdraw(self._services, instance.properties["dataSourceInfo"]["resourceID"], Kind.BACKUP, job_id)
+        """Stop the extension, and end the job: as completed where its recovery point was committed before."""
+        await self._withdraw(job_id)
+        await self._keep_committed(job_id)
         await self._end(job_id, JobStatus.CANCELLED)
+
+    async def _keep_committed(self, job_id: str) -> None:
+        """End the job as completed if its recovery point is in the container."""
+        try:
+            place = await self._place(job_id)
+            manifest = await self._committed(job_id, place)
+        except StateUnavailable:
+            raise
+        except StrongroomError as error:
+            # What there is in a container that does not answer, a sync of the instance finds.
+            log.warning(
+                "the point of a broken off backup was not looked for", extra={"job": job_id, "reason": str(error)}
+            )
+            manifest = None
+        if manifest is not None:
+            await self._keep(job_id, place, manifest, manifest.state == "Completed" and not manifest.warnings)
+
+    async def _committed(self, job_id: str, place: Place) -> Manifest | None:
+        job = await self._services.job(job_id)
+        known = await self._services.read(lambda tx: [point.id for point in tx.points.of_instance(job.instance)])
+        async with self._services.containers.repository(place) as repository:
+            found = await list_points(repository, known=dict.fromkeys(known, ""))
+            mine = [point.id for point in found.points if point.caller.get("job") == job_id]
+            return (await repository.load(mine[0])).manifest if mine else None
+
+    async def _withdraw(self, job_id: str) -> None:
+        job = await self._services.job(job_id)
+        cluster = str(job.doc["properties"]["dataSourceId"])
+        await withdraw(self._services, cluster, Kind.BACKUP, job_id)
 
     async def _fail(self, job_id: str, error: UserError) -> None:
         await self._end(job_id, JobStatus.FAILED, error)

@@ -18,6 +18,7 @@ from strongroom.controlplane.clusters.pool import ClusterUnknown
 from strongroom.controlplane.clusters.trusted_access import bind_trusted_access, unbind_trusted_access
 from strongroom.controlplane.identity.assignments import forget_resource
 from strongroom.controlplane.state.database import Tx
+from strongroom.controlplane.state.errors import StateUnavailable
 from strongroom.controlplane.state.operations import LongOperation
 from strongroom.controlplane.state.resources import Document, Resource
 from strongroom.controlplane.state.times import stamp
@@ -157,6 +158,8 @@ class ClusterWork:
         except TimeoutError:
             message = f"The cluster did not answer within {WORK_SECONDS:.0f} seconds."
             return {"error": error_json(UserError(code, message, ("Repeat the request.",), retryable=True))}
+        except StateUnavailable:
+            raise
         except Exception as error:
             log.warning("work on a cluster failed", exc_info=error, extra={"operation": operation_id})
             told = as_user_error(error)

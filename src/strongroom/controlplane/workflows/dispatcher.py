@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from typing import Final
 
 from strongroom.controlplane.state.errors import StateError
@@ -16,6 +17,7 @@ from strongroom.protection.job import JobStatus
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS: Final = 2.0  # between looks at the outbox when nobody pokes: bounds the delay of a lost poke
+RECONCILE_SECONDS: Final = 60.0  # between looks for jobs whose workflow ended without ending them
 TROUBLE_SECONDS: Final = 2.0  # between attempts while a database does not answer
 
 
@@ -47,7 +49,10 @@ class Dispatcher:
             self._loop.call_soon_threadsafe(self._poked.set)
 
     async def reconcile(self) -> None:
-        """End every running job and operation that no workflow will ever end: none stays `InProgress` for ever."""
+        """End every running job and operation that no workflow will ever end: none stays `InProgress` for ever.
+
+        Jobs and operations first, the outbox after them: work that leaves it meanwhile is in the engine then.
+        """
         jobs = await self._services.read(lambda tx: tx.jobs.all_running())
         operations = await self._services.read(lambda tx: tx.operations.open())
         waiting = {work.id for work in await self._services.read(lambda tx: tx.outbox.waiting(limit=1_000_000))}
@@ -70,10 +75,14 @@ class Dispatcher:
         return state is WorkflowState.ABSENT or state.finished
 
     async def _run(self) -> None:
+        reconciled = time.monotonic()
         while True:
             self._poked.clear()
             try:
                 moved = await self._move()
+                if time.monotonic() - reconciled >= RECONCILE_SECONDS:
+                    await self.reconcile()
+                    reconciled = time.monotonic()
             except (StateError, EngineError) as error:
                 log.warning("work cannot be started now", extra={"reason": str(error)})
                 await asyncio.sleep(TROUBLE_SECONDS)

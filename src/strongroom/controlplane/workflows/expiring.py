@@ -17,6 +17,7 @@ from strongroom.controlplane.catalog import pruning
 from strongroom.controlplane.catalog.points import VolumeFacts
 from strongroom.controlplane.catalog.pruning import DeleteVolumes, WaitingVolume
 from strongroom.controlplane.state.database import Tx
+from strongroom.controlplane.state.errors import StateUnavailable
 from strongroom.controlplane.state.points import DELETING, KEPT, StoredPoint
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.workflows.containers import Containers, Place, place_named
@@ -147,6 +148,8 @@ class Expiring:
             async with self._services.containers.repository(place) as repository:
                 deleter = self._deleter(place, lambda point: self._cluster_of(repository, place, point))
                 pruned = await pruning.prune(repository, delete_volumes=deleter)
+        except StateUnavailable:
+            raise
         except StrongroomError as error:
             reason = str(error)
             log.warning("a container was not pruned", extra={"container": place_id, "reason": reason})
@@ -199,6 +202,8 @@ class Expiring:
         deleter = self._deleter(place, cluster_of)
         try:
             await self._remove(self._services.containers, place, points, deleter, on_removed)
+        except StateUnavailable:
+            raise
         except StrongroomError as error:
             await self._say_failed([p for p in points if p.id not in done], str(error))
         return len(points) - len(done)

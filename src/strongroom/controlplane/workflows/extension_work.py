@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-from strongroom.controlplane.clusters.errors import ClusterError, ClusterUnreachable
+from strongroom.controlplane.clusters.errors import ClusterUnreachable
 from strongroom.controlplane.clusters.hosted import ExtensionGone, HostedExtension
 from strongroom.controlplane.workflows.containers import Place
 from strongroom.controlplane.workflows.services import Services
@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 RENEW_SECONDS: Final = 15 * 60  # credentials of a location last an hour: design.md, section 8
 RESTARTS: Final = 5  # an extension that ends at the same document this often ends at it every time
+WITHDRAW_SECONDS: Final = 60.0  # what a run clears away are requests to the API server: seconds
 PAUSE_SECONDS: Final = 2.0  # before the process is started again; doubles
 
 Work = Backup | Restore | DeleteBackup
@@ -50,12 +51,26 @@ async def carry_out(services: Services, cluster: str, place: Place, document: Wo
 
 
 async def withdraw(services: Services, cluster: str, kind: Kind, name: str) -> None:
-    """Cancel a document, if the extension of *cluster* has it; one that cannot be reached has stopped already."""
+    """Cancel a document and return when it has stopped. It must never be applied again: a new process would begin it.
+
+    An extension that does not run has stopped already.
+    """
+    extension = services.pool.running(cluster)
+    if extension is None:
+        return
     try:
-        async with services.pool.extension(cluster) as (extension, _):
+        async with asyncio.timeout(WITHDRAW_SECONDS):
             await extension.cancel(kind, name)
-    except (ExtensionGone, ClusterError) as error:
-        log.warning("a document could not be withdrawn", extra={"document": name, "reason": str(error)})
+            await extension.wait(kind, name, _nobody)
+    except TimeoutError:
+        log.warning("a withdrawn document does not stop", extra={"document": name})
+    except ExtensionGone as error:
+        # Its process ended, or never had the document, or has told the end of it.
+        log.info("a document was not under way", extra={"document": name, "reason": str(error)})
+
+
+async def _nobody(_: Status) -> None:
+    """What a withdrawn document still says is for nobody."""
 
 
 @contextlib.asynccontextmanager

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from strongroom.controlplane.state.database import Tx
+from strongroom.controlplane.state.errors import StateUnavailable
 from strongroom.controlplane.state.resources import Document, Resource
 from strongroom.controlplane.state.times import stamp
 from strongroom.controlplane.workflows.containers import Place
@@ -165,6 +166,8 @@ class Protecting:
                     retryable=True,
                 )
             ]
+        except StateUnavailable:
+            raise
         except Exception as error:
             log.warning("the cluster could not be asked", exc_info=error)
             return [as_user_error(error)]
@@ -229,11 +232,20 @@ class Protecting:
 
 
 def backup_document(
-    name: str, place: Place, request: InstanceRequest, *, caller: Mapping[str, str], dry_run: bool = False
+    name: str,
+    place: Place,
+    request: InstanceRequest,
+    *,
+    caller: Mapping[str, str],
+    created: str = "",
+    dry_run: bool = False,
 ) -> Backup:
-    """Return the Backup that carries out what an instance asks for."""
+    """Return the Backup that carries out what an instance asks for.
+
+    *created* is when its job began (a stamp): a repetition looks no further back for what the job has committed.
+    """
     return Backup(
-        metadata=ObjectMeta(name=name),
+        metadata=ObjectMeta(name=name, creation_timestamp=created),
         spec=BackupSpec(
             storage_location=place.location_name,
             selection=Selection.from_arm(request.configuration),

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from strongroom.controlplane.clusters.installer import enable_restore
 from strongroom.controlplane.state.database import Tx
+from strongroom.controlplane.state.errors import StateUnavailable
 from strongroom.controlplane.state.jobs import Job
 from strongroom.controlplane.workflows import jobdocs
 from strongroom.controlplane.workflows.backing_up import PROGRESS_SECONDS, end_job, save_progress
@@ -72,6 +73,8 @@ class Restoring:
                 status = await carry_out(self._services, request.target, place, document, _nobody)
             if status.phase is Phase.FAILED and status.error is not None:
                 return error_json(of_failure(status.error))
+        except StateUnavailable:
+            raise
         except Exception as error:
             log.warning("the restore could not be checked", exc_info=error)
             return error_json(as_user_error(error))
@@ -121,10 +124,14 @@ class Restoring:
                 status = await carry_out(self._services, request.target, place, document, self._follow(job_id))
             return {"status": status_json(status)}
         except TimeoutError:
+            await withdraw(self._services, request.target, Kind.RESTORE, job_id)
             message = f"The restore did not end within {MAX_SECONDS / 3600:.0f} hours and was given up."
             return {"error": error_json(UserError(str(ErrorCode.CUSTOM_RESOURCES_TIMEOUT), message))}
+        except StateUnavailable:
+            raise
         except Exception as error:
             log.warning("restore not carried out", exc_info=error, extra={"job": job_id})
+            await withdraw(self._services, request.target, Kind.RESTORE, job_id)
             return {"error": error_json(as_user_error(error))}
 
     def _follow(self, job_id: str) -> Any:

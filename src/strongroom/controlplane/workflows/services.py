@@ -17,6 +17,7 @@ from strongroom.controlplane.state.times import now
 from strongroom.controlplane.workflows.containers import Containers, Place, find_place
 from strongroom.controlplane.workflows.engine import JSON
 from strongroom.controlplane.workflows.jobdocs import facing
+from strongroom.controlplane.workflows.patience import patiently
 from strongroom.controlplane.workflows.readiness import extension_of
 from strongroom.errors import StrongroomError
 from strongroom.protection.errors import ErrorCode, Refused, UserError
@@ -37,22 +38,25 @@ class Services:
     clock: Callable[[], datetime] = now
 
     async def read(self, work: Callable[[Tx], T]) -> T:
-        """Run *work* in a reading transaction, off the event loop."""
+        """Run *work* in a reading transaction, off the event loop; wait for a database that does not answer."""
 
         def run() -> T:
             with self.db.read() as tx:
                 return work(tx)
 
-        return await asyncio.to_thread(run)
+        return await patiently(lambda: asyncio.to_thread(run))
 
     async def write(self, work: Callable[[Tx], T]) -> T:
-        """Run *work* in a writing transaction, off the event loop."""
+        """Run *work* in a writing transaction, off the event loop; wait for a database that does not answer.
+
+        *work* is done again when nobody knows whether it was kept, so twice must be as once.
+        """
 
         def run() -> T:
             with self.db.write() as tx:
                 return work(tx)
 
-        return await asyncio.to_thread(run)
+        return await patiently(lambda: asyncio.to_thread(run))
 
     async def job(self, job_id: str) -> Job:
         found = await self.read(lambda tx: tx.jobs.get(job_id))

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from strongroom.controlplane.catalog.points import list_points
 from strongroom.controlplane.state.database import Tx
+from strongroom.controlplane.state.errors import StateUnavailable
 from strongroom.controlplane.state.points import DELETING, KEPT, StoredPoint
 from strongroom.controlplane.workflows.containers import Place, place_named
 from strongroom.controlplane.workflows.engine import Body, Steps
@@ -56,6 +57,8 @@ class Syncing:
             known = await self._services.read(lambda tx: _read_known(tx, operation.resource))
             for key, place in known.places.items():
                 await self._sync_place(known.instance, place, known.points.get(key, {}))
+        except StateUnavailable:
+            raise
         except Exception as error:
             log.warning("an instance was not synchronized", exc_info=error, extra={"instance": operation.resource})
             return error_json(as_user_error(error))

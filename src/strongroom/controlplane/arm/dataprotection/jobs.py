@@ -1,10 +1,12 @@
 """Jobs as the API lists and shows them, newest first."""
 
+from strongroom.controlplane.arm import lro
 from strongroom.controlplane.arm.call import Call, Reply, listing
-from strongroom.controlplane.arm.dataprotection.common import JOBS, VAULT, VAULTS, require_vault
+from strongroom.controlplane.arm.dataprotection.common import JOBS, VAULT, VAULTS, accepted_by_vault, require_vault
 from strongroom.controlplane.arm.errors import ArmError, not_found, not_supported
 from strongroom.controlplane.arm.paging import page_size, read_token, skip_token
 from strongroom.controlplane.arm.routing import Operation
+from strongroom.controlplane.workflows.cancelling import CANCEL
 
 
 def list_jobs(call: Call) -> Reply:
@@ -30,6 +32,22 @@ def get_job(call: Call) -> Reply:
     return Reply(200, job.doc)
 
 
+def cancel_job(call: Call) -> Reply:
+    """Begin to cancel a job: ours, Azure lets no job of Kubernetes clusters be cancelled."""
+    with call.db.write() as tx:
+        vault = require_vault(call, tx)
+        job = tx.jobs.get(call.path["job"])
+        if job is None or job.vault.lower() != vault.id.lower():
+            raise not_found(f"{vault.id}/backupJobs/{call.path['job']}")
+        if job.ended is not None:
+            raise ArmError(
+                409, "UserErrorJobNotInProgress", f"The job {job.id} ended as {job.status}.", target=job.arm_id
+            )
+        running = tx.operations.running(job.arm_id, CANCEL)
+        operation = running or lro.begin(call, tx, CANCEL, resource=job.arm_id)
+        return accepted_by_vault(call, tx, vault, operation)
+
+
 def export_jobs(call: Call) -> Reply:
     raise not_supported("exportBackupJobs", "List the jobs (backupJobs) or search them by Resource Graph.")
 
@@ -41,6 +59,14 @@ def no_export(call: Call) -> Reply:
 OPERATIONS = (
     Operation("Jobs_List", "GET", f"{VAULT}/backupJobs", f"{JOBS}/read", list_jobs, query=("$filter", "$skipToken")),
     Operation("Jobs_Get", "GET", f"{VAULT}/backupJobs/{{job}}", f"{JOBS}/read", get_job),
+    Operation(
+        "Jobs_Cancel",
+        "POST",
+        f"{VAULT}/backupJobs/{{job}}/cancel",
+        f"{JOBS}/cancel/action",
+        cancel_job,
+        statuses=(202,),
+    ),
     Operation(
         "ExportJobs_Trigger",
         "POST",
