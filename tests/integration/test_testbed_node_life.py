@@ -85,6 +85,25 @@ def test_the_end_of_its_first_process_is_the_end_of_all_and_its_groups_go_too(fo
     assert not folder.exists()
 
 
+def test_a_node_that_lost_its_power_comes_back_with_its_pods_and_their_volumes(folder: Path) -> None:
+    cluster = Testbed.up(folder, NODE)
+    create(cluster, "default", claim("data"))
+    script = "[ -e /data/f ] || echo first >/data/f; sleep 100000"
+    run(cluster, "default", pod("keeper", "sh", "-c", script, claim="data"))
+    cluster.save_etcd(folder.with_name("saved"))
+    cluster.kubectl("create", "configmap", "late")
+    cluster.restore_etcd(folder.with_name("saved"))
+    assert "late" not in cluster.kubectl("get", "configmaps", "-o", "name")
+
+    def kept() -> bool:
+        try:
+            return cluster.kubectl("exec", "keeper", "--", "cat", "/data/f").strip() == "first"
+        except ComponentFailed:  # its container is not started anew yet
+            return False
+
+    eventually(kept, "the pod is back with its volume")
+
+
 def test_a_node_whose_folder_was_removed_by_hand_is_found_and_ended(folder: Path) -> None:
     Testbed.up(folder, TestbedOptions(level=Level.NODE, volumes=False))
     while folder.exists():  # its programs write into it meanwhile

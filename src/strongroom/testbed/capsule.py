@@ -36,6 +36,8 @@ KUBELET_SETTINGS = {
     "kernel/keys/root_maxbytes": "25000000",
 }
 
+_RUN_AND_WAIT = '"$@"; exit $?'
+
 INIT = "capsule-init"
 """The record of a capsule's first process."""
 
@@ -75,13 +77,18 @@ class Capsule:
         """A file that appears when the capsule is furnished."""
         return self.layout.run / "capsule-ready"
 
+    @property
+    def forwarded(self) -> Path:
+        """A file that appears when the machine's ports lead into it."""
+        return self.layout.run / "capsule-forwarded"
+
     def prepare(self) -> None:
         """Make what must be there before it starts. Raises `NodeUnsupported` for a folder that it would hide."""
         for hidden in HIDDEN_FOLDERS:
             if self.layout.root.resolve().is_relative_to(hidden):
                 raise NodeUnsupported(f"a node cannot live in {hidden}", hint="Name a folder elsewhere.")
-        self.ready.unlink(missing_ok=True)
-        self.layout.record(INIT).unlink(missing_ok=True)
+        for stale in (self.ready, self.forwarded, self.layout.record(INIT)):
+            stale.unlink(missing_ok=True)
         cgroups.make(self.group)
 
     def command(self) -> list[str]:
@@ -104,8 +111,20 @@ class Capsule:
         if init is None:
             raise ComponentFailed("the capsule does not run")
         namespaces = f"/proc/{init.pid}/ns"
-        # The forked process is no leader of its group, so `setsid` does not fork again: it is the one recorded.
-        belong = ["nsenter", f"--pid={namespaces}/pid", "--", "setsid"]
+        # Whoever enters a process namespace has its children there. The shell stays outside and waits for the one:
+        # the kernel lets no capsule end before each of its dead is waited for, and nsenter itself would stop for good
+        # when the program is paused. The child leads no group, so `setsid` becomes the program without another fork.
+        belong = [
+            "nsenter",
+            "--no-fork",
+            f"--pid={namespaces}/pid",
+            "--",
+            "/bin/sh",
+            "-c",
+            _RUN_AND_WAIT,
+            "sh",
+            "setsid",
+        ]
         see = ["nsenter", f"--mount={namespaces}/mnt", f"--net={namespaces}/net", f"--wdns={self.layout.root}", "--"]
         return belong, see
 

@@ -6,13 +6,12 @@ or end it. Nothing of it survives `down`, whatever happened to whoever called `u
 
 import base64
 import contextlib
-import fcntl
 import json
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import ClassVar, Self
 from strongroom.testbed import (
     capsule,
     certificates,
+    cluster_folder,
     compaction,
     components,
     images,
@@ -28,7 +28,7 @@ from strongroom.testbed import (
     objects,
     processes,
 )
-from strongroom.testbed.access import PROBE_SECONDS, TIMEOUT_SECONDS, Connection
+from strongroom.testbed.access import TIMEOUT_SECONDS, Connection
 from strongroom.testbed.binaries import CRDS, Binaries, Report, locate, locate_node
 from strongroom.testbed.capsule import Capsule
 from strongroom.testbed.errors import (
@@ -37,17 +37,15 @@ from strongroom.testbed.errors import (
     NoTestbed,
     ServerRefused,
     ServerUnreachable,
-    TestbedExists,
 )
 from strongroom.testbed.forwarding import from_capsule, listening
 from strongroom.testbed.identities import make_identities
 from strongroom.testbed.layout import Layout, State, free_ports, taken
 from strongroom.testbed.options import Level, TestbedOptions
+from strongroom.testbed.readiness import answers, condition, ready_checks
 
 _READY_SECONDS = 90.0  # for each step; a loaded two-core machine needs up to a third of it
-_DEFAULT_SERVICE_ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/default"
 _POLL_SECONDS = 0.02
-_FOLDER_VARIABLE = "STRONGROOM_TESTBED_FOLDER"  # in the environment of every program of a cluster
 _LOG_TAIL_LINES = 20
 _PORT_ATTEMPTS = 3  # another program may take a port between our choice and our use of it
 
@@ -99,8 +97,8 @@ class Testbed:
         if real and (reason := capsule.unsupported()):
             raise NodeUnsupported(reason, hint="The level `control-plane` runs everywhere.")
         layout = Layout(folder.absolute())
-        _claim(layout)
-        with _locked(layout):
+        cluster_folder.claim(layout)
+        with cluster_folder.locked(layout):
             try:
                 binaries = locate_node(report) if real else locate(report)
                 for attempt in range(_PORT_ATTEMPTS):
@@ -115,11 +113,11 @@ class Testbed:
                         if attempt + 1 == _PORT_ATTEMPTS or not taken(ports.values()):
                             raise
                         report("a port was taken by another program: trying others")
-                        _clear(layout)
+                        cluster_folder.clear(layout)
                     else:
                         return testbed
             except BaseException:
-                _end_all(layout)
+                cluster_folder.end_all(layout)
                 shutil.rmtree(layout.root)
                 raise
         raise AssertionError("the last attempt returned or raised")
@@ -146,14 +144,14 @@ class Testbed:
         """
         layout = Layout(folder.absolute())
         if not layout.root.exists():
-            lost = processes.with_environment(_FOLDER_VARIABLE, str(layout.root))
+            lost = processes.with_environment(cluster_folder.FOLDER_VARIABLE, str(layout.root))
             processes.end(lost, kill=True)
             Capsule(layout).clear()
             return bool(lost)
         if not layout.lock.exists():
             raise NoTestbed(f"{folder} holds no test cluster", hint="It was left as it is.")
-        with _locked(layout):
-            _end_all(layout)
+        with cluster_folder.locked(layout):
+            cluster_folder.end_all(layout)
             # The lock goes last: a removal that is cut off can be repeated.
             for path in layout.root.iterdir():
                 if path != layout.lock:
@@ -168,7 +166,7 @@ class Testbed:
             process = processes.recorded(self._layout.record(name))
             found.append(ComponentStatus(name, process.pid if process and processes.running(process) else None))
         ready = all(component.pid is not None for component in found)
-        ready = ready and _answers(self._api(), "/readyz")
+        ready = ready and answers(self._api(), "/readyz")
         return TestbedStatus(ready, self.server, self.version, tuple(found))
 
     # --- what it is
@@ -369,7 +367,7 @@ class Testbed:
     def _environment(self) -> dict[str, str]:
         # A proxy, a kubeconfig or a KWOK configuration of the user must not reach the cluster's programs.
         layout = self._layout
-        own = {"HOME": str(layout.home), "TMPDIR": str(layout.run), _FOLDER_VARIABLE: str(layout.root)}
+        own = {"HOME": str(layout.home), "TMPDIR": str(layout.run), cluster_folder.FOLDER_VARIABLE: str(layout.root)}
         path = os.environ.get("PATH", os.defpath)
         return {"PATH": f"{layout.node_programs}{os.pathsep}{path}" if self._real else path, **own}
 
@@ -445,9 +443,7 @@ class Testbed:
 
         def established() -> bool:
             crds = api.get(objects.CRD_PATH)["items"]
-            return all(
-                _condition(crd, "Established") for crd in crds if crd["spec"]["group"] in objects.SNAPSHOT_GROUPS
-            )
+            return all(condition(crd, "Established") for crd in crds if crd["spec"]["group"] in objects.SNAPSHOT_GROUPS)
 
         self._await(established, "the snapshot CRDs", components.APISERVER)
         for path, document in objects.volume_objects(self.options.level):
@@ -493,36 +489,9 @@ class Testbed:
             self._capsule.clear()
 
     def _await_ready(self, name: str) -> None:
-        """Return when *name* does its work, by a sign that only its work gives. Raises `ComponentFailed`."""
-        ports = self._state.ports
-        checks: dict[str, Callable[[], bool]] = {
-            components.ETCD: lambda: _answers(self._store(seconds=PROBE_SECONDS), "/health"),
-            components.ETCD_OVERRIDES: lambda: _answers(self._store("overrides", seconds=PROBE_SECONDS), "/health"),
-            components.APISERVER: lambda: _answers(self._api(seconds=PROBE_SECONDS), "/readyz"),
-            # The controller manager has a health check too, but tests need what it makes: tokens for their pods.
-            components.CONTROLLER_MANAGER: lambda: _answers(self._api(), _DEFAULT_SERVICE_ACCOUNT),
-            components.SCHEDULER: lambda: _answers(self._api("scheduler", seconds=PROBE_SECONDS), "/readyz"),
-            components.KWOK: self._node_ready,
-            components.CAPSULE: self._capsule.ready.exists,
-            components.FORWARDER: lambda: ports["apiserver"] in taken([ports["apiserver"]]),
-            components.CONTAINERD: lambda: node_components.containerd_answers(self._layout),
-            # After it was started anew its Node still says that it is ready.
-            components.KUBELET: lambda: node_components.healthy(ports["kubelet-health"]) and self._node_ready(),
-            components.KUBE_PROXY: lambda: node_components.healthy(ports["proxy-health"]),
-        }
-        if self._real:
-            checks[components.DRIVER] = self._driver_registered
-        self._await(checks.get(name, lambda: self.pid(name) is not None), name, name)
-
-    def _node_ready(self) -> bool:
-        with self._api() as api:
-            node = api.get(f"/api/v1/nodes/{components.NODE_NAME}")
-        return _condition(node, "Ready") and not node["spec"].get("taints")
-
-    def _driver_registered(self) -> bool:
-        with self._api() as api:
-            node = api.get(f"/apis/storage.k8s.io/v1/csinodes/{components.NODE_NAME}")
-        return any(driver["name"] == components.DRIVER_NAME for driver in node["spec"]["drivers"] or ())
+        """Return when *name* does its work. Raises `ComponentFailed`."""
+        check = ready_checks(self._setting(), self._api, self._store).get(name)
+        self._await(check or (lambda: self.pid(name) is not None), name, name)
 
     def _await(self, condition: Callable[[], bool], what: str, component: str) -> None:
         """Return when *condition* holds. Raises `ComponentFailed` when *component* ends or time is up."""
@@ -549,18 +518,6 @@ class Testbed:
         raise ComponentFailed(reason)
 
 
-def _answers(connection: Connection, path: str) -> bool:
-    with connection:
-        return connection.answers(path)
-
-
-def _condition(document: objects.Object, name: str) -> bool:
-    """Tell whether an object's status has the condition *name* with status True."""
-    # An object that nobody looked at yet has conditions: null.
-    conditions = document.get("status", {}).get("conditions") or []
-    return any(condition["type"] == name and condition["status"] == "True" for condition in conditions)
-
-
 def _ensured(api: Connection, path: str, document: objects.Object) -> bool:
     """Create an object; False while the server does not serve its kind yet."""
     try:
@@ -570,49 +527,3 @@ def _ensured(api: Connection, path: str, document: objects.Object) -> bool:
             raise
         return False
     return True
-
-
-def _claim(layout: Layout) -> None:
-    """Make the folder and its lock file. Raises `TestbedExists` if there is anything in it."""
-    layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if any(layout.root.iterdir()):
-        what = "a test cluster" if layout.lock.exists() else "files"
-        hint = (
-            f"End it with `strongroom testbed down --dir {layout.root}`." if layout.lock.exists() else "Name another."
-        )
-        raise TestbedExists(f"{layout.root} holds {what} already", hint=hint)
-    layout.root.chmod(0o700)
-    try:
-        layout.lock.touch(mode=0o600, exist_ok=False)
-    except FileExistsError as error:
-        raise TestbedExists(f"{layout.root} is being brought up by another process") from error
-
-
-@contextlib.contextmanager
-def _locked(layout: Layout) -> Iterator[None]:
-    """Hold the cluster's lock, which the system lets go when its holder dies."""
-    with layout.lock.open("r+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _end_all(layout: Layout) -> None:
-    """End whatever was started in the folder, with no other knowledge than its records.
-
-    The folder of the records is put aside first. A process that has not written its record yet then cannot, and ends
-    by itself (see `processes`); every other one is found. Should the records be lost, as where somebody removed the
-    folder by hand, the programs still carry the folder's name in their environment.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        layout.records.rename(f"{layout.records}-{time.time_ns()}")
-    records = layout.root.glob(f"{layout.records.name}-*/*")
-    found = {processes.recorded(path) for path in records if path.suffix != ".new"}
-    found |= set(processes.with_environment(_FOLDER_VARIABLE, str(layout.root)))
-    processes.end([process for process in found if process is not None], kill=True)
-    Capsule(layout).clear()
-
-
-def _clear(layout: Layout) -> None:
-    for path in layout.root.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)

@@ -13,7 +13,10 @@ from pathlib import Path
 
 from strongroom.testbed.errors import BuildFailed
 
-_HINT = "A Debian or a system made from it is needed, with package lists (`apt-get update`)."
+_HINT = "A Debian or a system made from it is needed, whose package sources can be reached."
+
+# apt downloads as a user of its own where that one may write, and warns where not.
+_APT = ("apt-get", "--quiet", "-o", "APT::Sandbox::User=root")
 
 
 def unpacked(packages: Sequence[str], cache: Path, report: Callable[[str], None]) -> Path:
@@ -29,8 +32,7 @@ def unpacked(packages: Sequence[str], cache: Path, report: Callable[[str], None]
     report(f"{packages[0]}: downloading its Debian package")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{packages[0]}-") as scratch:
-        # apt downloads as a user of its own where that one may write, and warns where not.
-        _run(["apt-get", "--quiet", "-o", "APT::Sandbox::User=root", "download", *packages], Path(scratch))
+        _download(packages, Path(scratch))
         root = Path(scratch, "root")
         for archive in sorted(Path(scratch).glob("*.deb")):
             _run(["dpkg-deb", "--extract", str(archive), str(root)], Path(scratch))
@@ -40,6 +42,19 @@ def unpacked(packages: Sequence[str], cache: Path, report: Callable[[str], None]
             if not folder.exists():  # two at once both work; one of them wins
                 raise
     return folder
+
+
+def _download(packages: Sequence[str], folder: Path) -> None:
+    try:
+        _run([*_APT, "download", *packages], folder)
+    except BuildFailed:
+        # A new machine has no package lists yet, or the version that they name is gone. The system's own stay as
+        # they are: these are ours.
+        own = ["-o", f"Dir::State::lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache"]
+        for name in ("lists/partial", "cache/archives/partial"):
+            (folder / name).mkdir(parents=True)
+        _run([*_APT, *own, "update"], folder)
+        _run([*_APT, *own, "download", *packages], folder)
 
 
 def library_folders(root: Path) -> list[Path]:

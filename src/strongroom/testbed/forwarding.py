@@ -59,6 +59,8 @@ def main() -> None:
     if not inward:
         _move(there)
     listeners = [(_listener("127.0.0.1" if inward else NODE_ADDRESS, port), port) for port in arguments.ports]
+    if inward:
+        capsule.forwarded.touch()
     _move(there if inward else here)
     asyncio.run(_forward(listeners, ended))
     if inward:
