@@ -79,7 +79,10 @@ class Router:
 
     def find(self, method: str, path: str) -> Found | set[str] | None:
         """Return the operation; the methods that the path has, when it lacks this one; None for an unknown path."""
-        segments = [s.strip() for s in path.split("/")]
+        found = path.split("/")
+        segments = [s.strip() for s in found]
+        if any(before and not after for before, after in zip(found, segments, strict=True)):
+            return None  # a name of blanks alone is no name: dropped, `DELETE vault/%20` would be that of the vault
         cleaned = "/".join(segments).rstrip("/") or "/"
         allowed: set[str] = set()
         for pattern, methods in [*self._fixed.get(cleaned.count("/"), ()), *self._greedy]:
