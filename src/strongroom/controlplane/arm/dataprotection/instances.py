@@ -138,7 +138,8 @@ def _instance(call: Call, old: Resource | None, request: InstanceRequest, body: 
 
 def get_instance(call: Call) -> Reply:
     with call.db.read() as tx:
-        return Reply(200, require_instance(call, tx).doc)
+        instance = require_instance(call, tx)
+        return Reply(200, instance.doc, {"ETag": f'"{instance.etag}"'})
 
 
 def list_instances(call: Call) -> Reply:

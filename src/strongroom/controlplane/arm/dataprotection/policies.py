@@ -64,7 +64,8 @@ def users_of(tx: Tx, policy: Resource) -> list[Resource]:
 def get_policy(call: Call) -> Reply:
     with call.db.read() as tx:
         require_vault(call, tx)
-        return Reply(200, call.require(tx, call.id).doc)
+        policy = call.require(tx, call.id)
+        return Reply(200, policy.doc, {"ETag": f'"{policy.etag}"'})
 
 
 def list_policies(call: Call) -> Reply:
