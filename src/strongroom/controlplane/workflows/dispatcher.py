@@ -9,7 +9,7 @@ from typing import Final
 from strongroom.controlplane.state.errors import StateError
 from strongroom.controlplane.state.journal import Work
 from strongroom.controlplane.workflows.backing_up import end_job
-from strongroom.controlplane.workflows.engine import Engine, EngineError, WorkflowState
+from strongroom.controlplane.workflows.engine import Engine, EngineError, EngineMisused, WorkflowState
 from strongroom.controlplane.workflows.services import Services
 from strongroom.protection.errors import ErrorCode, UserError
 from strongroom.protection.job import JobStatus
@@ -87,6 +87,11 @@ class Dispatcher:
                 log.warning("work cannot be started now", extra={"reason": str(error)})
                 await asyncio.sleep(TROUBLE_SECONDS)
                 continue
+            except Exception:
+                # All work comes through here: a mistake of ours is said, and the next turn tries again.
+                log.exception("a turn of the dispatcher failed")
+                await asyncio.sleep(TROUBLE_SECONDS)
+                continue
             if not moved:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._poked.wait(), IDLE_SECONDS)
@@ -94,7 +99,13 @@ class Dispatcher:
     async def _move(self) -> int:
         waiting: list[Work] = await self._services.read(lambda tx: tx.outbox.waiting())
         for work in waiting:
-            await self._engine.start(work.kind, work.id, key=work.key)
+            try:
+                await self._engine.start(work.kind, work.id, key=work.key)
+            except EngineMisused as error:
+                # It would be refused for ever, and what waits behind it with it. `reconcile` ends its job.
+                log.error(
+                    "work that the engine does not take is dropped", extra={"work": work.id, "reason": str(error)}
+                )
             await self._forget(work.id)
         return len(waiting)
 

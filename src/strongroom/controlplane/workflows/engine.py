@@ -19,7 +19,9 @@ JSON = None | bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"]
 
 ERROR_TEXT_CHARACTERS = 2000  # of a failure's message that is kept: a reason, not a dump
 STEP_RESULT_BYTES = 64 * 1024  # ids, counts and names fit; a document belongs into the state database
-ID_CHARACTERS = 512  # of a workflow id, a kind, a key: an ARM id with a job's name fits
+# Of a workflow id, a kind, a key. The longest of ours, the work that lets points of an instance with the longest names
+# go, has about 600; an index of PostgreSQL ends at 2,704 bytes.
+ID_CHARACTERS = 1024
 
 
 class EngineError(StrongroomError):
