@@ -4,7 +4,7 @@ Objects go in and come out as JSON bytes; nothing here builds a dictionary of a 
 are those of `transport.py`.
 """
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar
@@ -14,6 +14,7 @@ import msgspec
 
 from strongroom.dataplane.kube.config import ClusterAccess, load_in_cluster, load_kubeconfig
 from strongroom.dataplane.kube.errors import KubeExpired, KubeProtocolError, error_of_answer
+from strongroom.dataplane.kube.exec import OUTPUT_BYTES, ExecResult, exec_in_container
 from strongroom.dataplane.kube.kinds import Kind
 from strongroom.dataplane.kube.pages import AdaptiveLimit, Page, decode_page
 from strongroom.dataplane.kube.transport import CONNECTIONS, Call, RetryPolicy, Transport
@@ -371,6 +372,29 @@ class KubeApi:
         if preconditions:
             options["preconditions"] = preconditions
         return await self._request("delete", "DELETE", kind, kind.path(namespace, name), body=_encode(options))
+
+    # Running
+
+    async def exec(
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        command: Sequence[str],
+        *,
+        timeout: float,
+        keep_bytes: int = OUTPUT_BYTES,
+    ) -> ExecResult:
+        """Run *command* (no shell) in a pod's *container*, without input, and return its exit code and output.
+
+        At most *keep_bytes* of the end of each stream are kept. It is never begun twice. Raises `KubeExecTimeout`
+        after *timeout* seconds (the command is left to itself), `KubeExecFailed` where it could not be run,
+        `KubeNotFound` and `KubeBadRequest` for a pod or container that is not there, `KubeForbidden` without the
+        permissions `get` and `create` on pods/exec, `KubeUnreachable` with *after_retry* where its end was lost.
+        """
+        return await exec_in_container(
+            self._transport, namespace, pod, container, command, timeout=timeout, keep_bytes=keep_bytes
+        )
 
     async def _patch(
         self,

@@ -129,6 +129,14 @@ class KubeProtocolError(KubeError):
     """The answer is not what the API promises: no JSON, no list, pages of different revisions."""
 
 
+class KubeExecFailed(KubeError):
+    """A command could not be run in its container: no such program, or the container has ended."""
+
+
+class KubeExecTimeout(KubeError):
+    """A command in a container did not end in its time. With *after_retry* it was begun, and may still run."""
+
+
 class KubeconfigInvalid(KubeError):
     """The kubeconfig cannot be used; *field* names what is wrong in it (`users[admin].user.exec`)."""
 

@@ -10,7 +10,7 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self, TypeVar
 
@@ -23,6 +23,7 @@ CONNECT_SECONDS: Final = 10.0  # TCP and TLS: longer than two lost SYNs
 READ_SECONDS: Final = 60.0  # silence inside an answer; an API server's own limit for a request is 60 s
 CONNECTIONS: Final = 16  # a server's default is 400 requests in flight for all clients: leave room for the others
 READ_BUFFER_BYTES: Final = 1024 * 1024  # measured best for pages of 1 to 8 MiB: reference/dependencies.md 3B
+_WEBSOCKET_CLOSE_SECONDS: Final = 1.0  # for the other side's farewell; nothing is read after it
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ class Call:
     method: str
     path: str
     resource: str = ""
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] | Sequence[tuple[str, str]] = field(default_factory=dict)
     body: bytes | None = None
     content_type: str = "application/json"
     accept: str = "application/json"
@@ -140,6 +141,71 @@ class Transport:
             return response
 
         return await self._attempts(call, keep)
+
+    async def websocket(
+        self, call: Call, protocols: Sequence[str], frame_bytes: int
+    ) -> aiohttp.ClientWebSocketResponse:
+        """Return the open WebSocket of *call*, speaking one of *protocols*; the caller closes it.
+
+        It holds one of the connections. Tried again is only what surely was not carried out: where no connection came
+        about, and after 429. A refused handshake raises by its status alone, without the server's words.
+        """
+        started = time.monotonic()
+        renewed = False
+        attempt = 0
+        while True:
+            attempt += 1
+            failure: KubeError
+            cause: Exception
+            try:
+                return await self._open_websocket(call, protocols, frame_bytes)
+            except aiohttp.WSServerHandshakeError as error:
+                wait = _seconds(error.headers.get("Retry-After")) if error.headers else None
+                failure, cause = (
+                    error_of_answer(
+                        error.status,
+                        error.message.encode(),
+                        verb=call.verb,
+                        path=call.path,
+                        resource=call.resource,
+                        retry_after_s=wait,
+                    ),
+                    error,
+                )
+                if error.status == 401 and not renewed and self.access.credentials.renew():
+                    renewed = True
+                    attempt -= 1
+                    continue
+                if error.status != 429:
+                    raise failure from error
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                never = _never_connected(error)
+                failure, cause = self.broken(call, error, after_retry=not never), error
+                if not never or _tls_error(error) is not None or self._refused:
+                    raise failure from error
+            pause = self.retry.wait(attempt, failure.retry_after_s)
+            if attempt >= self.retry.attempts or time.monotonic() - started + pause > self.retry.total_s:
+                raise failure from cause
+            self.retries += 1
+            await asyncio.sleep(pause)
+
+    async def _open_websocket(
+        self, call: Call, protocols: Sequence[str], frame_bytes: int
+    ) -> aiohttp.ClientWebSocketResponse:
+        if self._session is None:
+            raise RuntimeError("a KubeApi is used inside `async with`")
+        authorization = await self.access.credentials.authorization()
+        self.requests += 1
+        return await self._session.ws_connect(
+            self.access.server + call.path,
+            params=call.params or None,
+            protocols=protocols,
+            headers={"Authorization": authorization} if authorization is not None else None,
+            proxy=self.access.proxy,
+            server_hostname=self.access.tls_server_name,
+            timeout=aiohttp.ClientWSTimeout(ws_close=_WEBSOCKET_CLOSE_SECONDS),
+            max_msg_size=frame_bytes,
+        )
 
     def broken(self, call: Call, error: Exception, *, after_retry: bool = True) -> KubeUnreachable:
         """Return our error for *error* of the connection during *call*."""
