@@ -411,6 +411,10 @@ def back_up(stage: Stage, name: str, rule: str) -> str:
     assert properties.status in {"Completed", "CompletedWithWarnings"}, properties.as_dict()
     assert properties.is_user_triggered
     assert properties.extended_info.target_recover_point.recovery_point_id
+    tasks = {task.task_name: task for task in properties.extended_info.sub_tasks}
+    assert next(iter(tasks)) == "Trigger Backup"
+    assert int(tasks[f"Namespace {stage.namespace}"].additional_details["Objects"]) >= 3
+    assert tasks[f"Volume {stage.namespace}/data"].additional_details["SnapshotHandle"]
     return str(begun.job_id)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from strongroom.controlplane.workflows import jobdocs
 from strongroom.controlplane.workflows.containers import Place
 from strongroom.controlplane.workflows.engine import StepFailed, Steps, WorkflowCancelled
 from strongroom.controlplane.workflows.extension_work import carry_out, withdraw
+from strongroom.controlplane.workflows.jobdetails import count_by_namespace, sub_tasks
 from strongroom.controlplane.workflows.pointdocs import point_time, store_points
 from strongroom.controlplane.workflows.protecting import backup_document, of_failure
 from strongroom.controlplane.workflows.readiness import problems_of_instance, read_instance
@@ -145,7 +147,8 @@ class BackingUp:
         warnings = [jobdocs.warning(w.resource, UserError(w.code, w.message), job_id) for w in status.warnings]
         place = await self._place(job_id)
         async with self._services.containers.repository(place) as repository:
-            manifest = (await repository.load(status.recovery_point_id)).manifest
+            recovery_point = await repository.load(status.recovery_point_id)
+            manifest, namespaces = recovery_point.manifest, await count_by_namespace(recovery_point)
         whole = status.phase is Phase.COMPLETED and not status.warning_count
         written = status.bytes_written
         await self._keep(
@@ -153,6 +156,7 @@ class BackingUp:
             place,
             manifest,
             whole,
+            namespaces,
             dataTransferredInBytes=written,
             additionalDetails=details,
             warningDetails=warnings or None,
@@ -172,7 +176,9 @@ class BackingUp:
 
         return await self._services.read(find)
 
-    async def _keep(self, job_id: str, place: Place, manifest: Manifest, whole: bool, **extended: Any) -> None:
+    async def _keep(
+        self, job_id: str, place: Place, manifest: Manifest, whole: bool, namespaces: Mapping[str, int], **extended: Any
+    ) -> None:
         """Write the recovery point and the end of its job in one transaction; *extended* lies below extendedInfo."""
         at = self._services.clock()
 
@@ -186,7 +192,9 @@ class BackingUp:
             tag = {"RetentionTag": manifest.caller.get("tag", "").lower()}
             extended["additionalDetails"] = {**tag, **extended.get("additionalDetails", {})}
             point = {"recoveryPointID": manifest.id, "recoveryPointTime": point_time(manifest)}
-            current = jobdocs.extended(current, at, targetRecoverPoint=point, **extended)
+            first = current.doc["properties"]["extendedInfo"]["subTasks"][0]
+            tasks = [first, *sub_tasks(manifest, namespaces, job_id)]
+            current = jobdocs.extended(current, at, targetRecoverPoint=point, subTasks=tasks, **extended)
             status = JobStatus.COMPLETED if whole else JobStatus.COMPLETED_WITH_WARNINGS
             tx.jobs.save(jobdocs.ended(current, status, at))
 
@@ -212,7 +220,7 @@ class BackingUp:
             )
             manifest = None
         if manifest is not None:
-            await self._keep(job_id, place, manifest, manifest.state == "Completed" and not manifest.warnings)
+            await self._keep(job_id, place, manifest, manifest.state == "Completed" and not manifest.warnings, {})
 
     async def _committed(self, job_id: str, place: Place) -> Manifest | None:
         job = await self._services.job(job_id)
