@@ -114,3 +114,29 @@ def test_a_secret_ends_when_it_was_asked_to(server: RunningServer) -> None:
     assert server.request("POST", path, wish)[0] == 400
     shown = server.request("GET", f"/v1.0/applications/{application['id']}")[1]
     assert all(one["secretText"] is None for one in shown["passwordCredentials"])
+
+
+def test_a_removed_secret_signs_nobody_in_while_the_others_do(server: RunningServer) -> None:
+    application, credential = server.caller(READER)
+    path = f"/v1.0/applications/{application['id']}"
+    second = server.request("POST", f"{path}/addPassword", {})[1]
+    [first] = [
+        secret for secret in server.request("GET", path)[1]["passwordCredentials"] if secret["keyId"] != second["keyId"]
+    ]
+    removal = {"keyId": first["keyId"].upper()}
+    assert server.request("POST", f"{path}/removePassword", removal)[0] == 204
+    assert server.request("POST", f"{path}/removePassword", removal)[0] == 400, "it is gone"
+    with pytest.raises(ClientAuthenticationError):
+        server.token(credential)
+    assert server.token(server.sign_in(application["appId"], second["secretText"]))
+
+
+def test_the_last_secret_of_the_last_owner_cannot_be_removed(server: RunningServer) -> None:
+    query = f"?$filter=appId%20eq%20'{server.ready['clientId']}'"
+    [own] = server.request("GET", f"/v1.0/applications{query}")[1]["value"]
+    [secret] = own["passwordCredentials"]
+    removal = {"keyId": secret["keyId"]}
+    status, answer = server.request("POST", f"/v1.0/applications/{own['id']}/removePassword", removal)
+    assert (status, answer["error"]["code"]) == (409, "LastOwnerAssignment")
+    # A credential that has no token yet has to sign in with the secret.
+    assert server.token(server.sign_in(server.ready["clientId"], server.ready["clientSecret"]))

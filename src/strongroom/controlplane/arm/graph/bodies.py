@@ -32,6 +32,12 @@ class AddPasswordBody(TypedDict, total=False):
     passwordCredential: PasswordWish
 
 
+class RemovePasswordBody(TypedDict, total=False):
+    """Which secret is no longer good."""
+
+    keyId: Required[str]
+
+
 class DirectoryObjectBody(TypedDict, total=False):
     """A service principal or an application of the directory."""
 

@@ -10,7 +10,12 @@ from typing import Final
 from strongroom.controlplane.arm.authorization.last_owner import require_other_owner
 from strongroom.controlplane.arm.call import Call, Reply
 from strongroom.controlplane.arm.errors import ArmError, Json
-from strongroom.controlplane.arm.graph.bodies import AddPasswordBody, ApplicationBody, ServicePrincipalBody
+from strongroom.controlplane.arm.graph.bodies import (
+    AddPasswordBody,
+    ApplicationBody,
+    RemovePasswordBody,
+    ServicePrincipalBody,
+)
 from strongroom.controlplane.arm.graph.directory import V1, missing
 from strongroom.controlplane.arm.odata import instant
 from strongroom.controlplane.arm.resources.subscriptions import ASSIGN
@@ -23,6 +28,7 @@ from strongroom.controlplane.identity.principals import (
     PrincipalRecord,
     add_secret,
     new_service_principal,
+    remove_secret,
 )
 from strongroom.controlplane.identity.stored import TxPrincipals
 from strongroom.controlplane.state.database import Tx
@@ -77,6 +83,24 @@ def add_password(call: Call) -> Reply:
         },
         {"Cache-Control": "no-store"},
     )
+
+
+def remove_password(call: Call) -> Reply:
+    """Take a secret from an application: nobody signs in with it any more. Tokens got with it last their hour.
+
+    The last secret of the last Owner at the root stays: first add another (`az ad app credential reset --append`).
+    """
+    _demand(call)
+    key = call.body["keyId"].lower()
+    with call.db.write() as tx:
+        record = _application(call, tx)
+        changed = remove_secret(record, key)
+        if changed == record:
+            raise ArmError(400, "Request_BadRequest", f"No secret of {record.name} has the keyId {key[:60]!a}.")
+        TxPrincipals(tx).put(changed)
+        require_other_owner(tx, lambda _: True)
+        _audit(call, tx, "secret removed", record)
+    return Reply(204)
 
 
 def delete_principal(call: Call) -> Reply:
@@ -174,6 +198,20 @@ OPERATIONS: Final = (
         shape(AddPasswordBody),
         200,
         optional=True,
+    ),
+    _post(
+        "RemoveApplicationPassword",
+        "/applications/{id}/removePassword",
+        remove_password,
+        shape(RemovePasswordBody),
+        204,
+    ),
+    _post(
+        "RemoveServicePrincipalPassword",
+        "/servicePrincipals/{id}/removePassword",
+        remove_password,
+        shape(RemovePasswordBody),
+        204,
     ),
     _delete("DeleteApplication", "/applications/{id}"),
     _delete("DeleteServicePrincipal", "/servicePrincipals/{id}"),

@@ -33,6 +33,12 @@ GROUP: Final = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/provid
 ACCOUNT: Final = f"{GROUP}/storageAccounts/{{account}}"
 KEYS: Final = "storage-keys/"  # the sealed keys of a local account, by its ARM id
 KEY_BYTES: Final = 64  # as long as Azure's
+# Repositories are encrypted with keys that the service holds. `az storage account update` fails without this.
+ENCRYPTION: Final[Json] = {
+    "keySource": "Microsoft.Storage",
+    "services": {"blob": {"enabled": True, "keyType": "Account"}},
+    "requireInfrastructureEncryption": False,
+}
 
 
 def put_account(call: Call) -> Reply:
@@ -134,6 +140,7 @@ def _account(call: Call, body: Json, old: Resource | None, attached: StorageAcco
         "primaryLocation": location,
         "primaryEndpoints": {"blob": endpoint},
         "statusOfPrimary": "available",
+        "encryption": ENCRYPTION,
     }
     document: Json = {
         "id": identifier,
@@ -205,7 +212,7 @@ def list_keys(call: Call) -> Reply:
     """Answer the keys of a local account. Those of an attached one were never ours to hand out."""
     with call.db.write() as tx:
         call.require_group(tx)
-        account = call.require(tx, call.id)
+        account = call.require(tx, call.id.rpartition("/")[0])
         if account.private.get("attached"):
             raise not_supported("listing the keys of an attached account: its credentials are write-only")
         sealed = tx.secrets.get(KEYS + account.id.lower())
