@@ -23,6 +23,7 @@ from strongroom.controlplane.state.sealing import SecretBox
 from strongroom.controlplane.state.secrets import Secrets
 
 BUSY_MILLISECONDS: Final = 20_000  # a writer waits this long for another one; transactions here take milliseconds
+WRITERS_LOCK: Final = 7310046  # PostgreSQL's advisory lock of those who write; it holds in one database
 POOL: Final = 40  # threads of the API (starlette's limiter: 40) may each hold a connection
 
 
@@ -74,7 +75,8 @@ class Database:
     def write(self) -> Iterator[Tx]:
         """Run a transaction that writes: all of it is kept, or nothing.
 
-        Raises `StateUnavailable`, and `Conflict` when somebody else wrote first. On SQLite writers take turns.
+        Writers take turns, on both databases: what one has read stands until it has written. So nothing slow belongs
+        in here. Raises `StateUnavailable`, and `Conflict` when somebody else wrote first.
         """
         with (
             _translated(),
@@ -125,9 +127,19 @@ def _sqlite(url: URL) -> Engine:
 
 def _postgres(url: URL) -> Engine:
     # Pre-ping: after PostgreSQL was restarted the first use of each pooled connection would fail otherwise.
-    return create_engine(
+    engine = create_engine(
         url, pool_size=POOL // 2, max_overflow=POOL, pool_pre_ping=True, connect_args={"connect_timeout": 10}
     )
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # Handlers and workers read, decide and write. Under PostgreSQL's own isolation two of them would decide on the
+        # same state, and the later one overwrite the earlier.
+        if connection.get_execution_options().get("strongroom_write"):
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {BUSY_MILLISECONDS}")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITERS_LOCK})")
+
+    return engine
 
 
 @contextlib.contextmanager
