@@ -3,7 +3,6 @@
 from typing import Protocol
 
 from strongroom.controlplane.state.database import Database
-from strongroom.controlplane.state.errors import Conflict
 
 
 class Secrets(Protocol):
@@ -45,19 +44,11 @@ class StateSecrets:
             tx.secrets.put(name, data)
 
     def keep(self, name: str, data: bytes) -> bytes:
-        try:
-            with self._database.write() as tx:
-                stands = tx.secrets.get(name)
-                if stands is None:
-                    tx.secrets.add(name, data)
-                return data if stands is None else stands
-        except Conflict:
-            # On PostgreSQL two may find nothing and both insert: the second fails, and finds the first one's.
-            with self._database.read() as tx:
-                stands = tx.secrets.get(name)
+        with self._database.write() as tx:
+            stands = tx.secrets.get(name)
             if stands is None:
-                raise
-            return stands
+                tx.secrets.add(name, data)
+            return data if stands is None else stands
 
     def delete(self, name: str) -> None:
         with self._database.write() as tx:

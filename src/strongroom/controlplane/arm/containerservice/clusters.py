@@ -1,7 +1,6 @@
 """Managed clusters: Kubernetes clusters that were connected, each with the identity that Azure gives a cluster."""
 
 import re
-import threading
 import uuid
 from typing import Final
 from urllib.parse import urlsplit
@@ -39,7 +38,6 @@ from strongroom.controlplane.workflows.readiness import INSTANCES, same_id
 NODE_GROUP_CHARACTERS: Final = 80  # AKS' own limit of MC_{group}_{cluster}_{location}
 _LOCATION: Final = re.compile(r"[a-z0-9-]{1,90}")
 _DISCONNECT: Final = "disconnect-cluster"
-_ONE_AT_A_TIME: Final = threading.Lock()
 
 
 def put_cluster(call: Call) -> Reply:
@@ -59,8 +57,7 @@ def put_cluster(call: Call) -> Reply:
     with call.db.read() as tx:
         _refuse_other_cluster(call, tx, old, uid)
     cluster = connected(call, admin)
-    # Two at once, each under a name of its own, do not see each other's rows on PostgreSQL.
-    with _ONE_AT_A_TIME, call.db.write() as tx:
+    with call.db.write() as tx:
         _refuse_other_cluster(call, tx, old, cluster.uid)
         resource = _cluster(call, tx, old, cluster)
         during = resource.with_properties({"provisioningState": "Updating" if old else "Creating"})
