@@ -44,7 +44,7 @@ def backup(**spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": API_VERSION,
         "kind": "Backup",
-        "metadata": {"name": "b", "uid": "ignored"},
+        "metadata": {"name": "b", "selfLink": "ignored"},
         "spec": {"storageLocation": "l", "selection": selection, **spec},
     }
 
@@ -63,7 +63,7 @@ def test_a_document_is_read_and_written_as_it_was() -> None:
     read = parse_document(given)
     assert isinstance(read, Backup)
     assert read.spec.caller == {"instance": "i"}
-    del given["metadata"]["uid"]
+    del given["metadata"]["selfLink"]
     assert read.to_json() == given
     assert isinstance(parse_document(location()), BackupStorageLocation)
 

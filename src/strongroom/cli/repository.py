@@ -1,5 +1,6 @@
 """`strongroom repository`: makes a repository, describes, checks and prunes it."""
 
+import base64
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -14,10 +15,13 @@ from strongroom.dataplane.objectstore.opening import open_store
 from strongroom.dataplane.repository.check import Finding
 from strongroom.dataplane.repository.check import check as check_repository
 from strongroom.dataplane.repository.info import MAX_RUN_SECONDS
+from strongroom.dataplane.repository.keyentries import add_recipient, add_writer
+from strongroom.dataplane.repository.keyfile import KeyFile
 from strongroom.dataplane.repository.prune import prune as prune_repository
 from strongroom.dataplane.repository.repository import Repository
 from strongroom.dataplane.repository.seen import Seen, load_seen, save_seen
-from strongroom.errors import ExitCode
+from strongroom.dataplane.repository.signing import writer_id
+from strongroom.errors import ExitCode, UsageError
 
 app = App(name="repository", help="Make, inspect, check and prune a repository.")
 # Its text stands here and not at the command: the list of commands would import the control plane.
@@ -95,6 +99,7 @@ async def info(*, repository: RepositoryOptions, output: Output = DEFAULT_OUTPUT
             **document(opened.info, without=frozenset({"id", "root_key"})),
             "writer": opened.writer,
             "writers": sorted(opened.writers),
+            "rootKey": opened.info.root_key,
             "points": len(usable),
             "damagedPoints": len(damaged),
             "voidPoints": sum(point.void for point in points),
@@ -107,6 +112,7 @@ async def info(*, repository: RepositoryOptions, output: Output = DEFAULT_OUTPUT
             "encryption": opened.info.encryption,
             "created": opened.info.created,
             "longest run": f"{opened.info.max_run_seconds} s",
+            "root key": opened.info.root_key,
             "signing as": opened.writer or "nobody (read only)",
             "recovery points": len(usable),
             "damaged points": len(damaged) or None,
@@ -115,6 +121,48 @@ async def info(*, repository: RepositoryOptions, output: Output = DEFAULT_OUTPUT
     shown = {name: value for name, value in view.items() if value is not None}
     emit(output, found, Facts(shown, ids=[opened.info.id]))
     return ExitCode.DAMAGED if damaged else ExitCode.WHOLE
+
+
+@app.command
+async def allow(
+    *,
+    recipient: Annotated[str, Parameter(metavar="AGE1")],
+    writer: Annotated[str, Parameter(metavar="BASE64")],
+    repository: RepositoryOptions,
+    output: Output = DEFAULT_OUTPUT,
+) -> ExitCode:
+    """Let a backup extension use a repository: it may read, add recovery points and restore, and delete nothing.
+
+    Both keys stand in the status of the cluster's BackupStorageLocation. May be repeated. It cannot be taken back: what
+    the root signed counts for ever.
+
+    Parameters
+    ----------
+    recipient
+        Whom to wrap the repository key for: status.recipient.
+    writer
+        Whose recovery points to believe: status.writer, the base64 of a raw Ed25519 public key.
+    """
+    try:
+        public = base64.b64decode(writer, validate=True)
+    except ValueError as error:
+        raise UsageError("--writer is not base64", hint="Copy status.writer of the BackupStorageLocation") from error
+    async with open_repository(repository) as opened:
+        store, info = opened.store, opened.info
+        keys = KeyFile.find(repository.key_file, info.id)
+        if keys is None:
+            raise UsageError(
+                f"no key file of the repository {info.id} was found: only its root key lets others in",
+                hint="Name it with --key-file",
+            )
+        # The recipient goes last: a stop in between leaves an extension that cannot open the repository, and says so.
+        await add_writer(store, keys.root, public, backup_only=True)
+        if info.encrypted:
+            await add_recipient(store, keys, recipient)
+    found = {"repositoryId": info.id, "repository": store.url, "recipient": recipient, "writer": writer_id(public)}
+    view = {"repository": store.url, "id": info.id, "may read": recipient, "may add recovery points": writer_id(public)}
+    emit(output, found, Facts(view, ids=[writer_id(public)]))
+    return ExitCode.WHOLE
 
 
 @app.command

@@ -1,4 +1,8 @@
-"""Starts the extension: `python -m strongroom.extension.main --pipe` is the child that `serve` hosts for a cluster."""
+"""Starts the extension: `python -m strongroom.extension.main`.
+
+With `--pipe` it is the child that `serve` hosts for a cluster. With `--watch` it carries out the custom resources of a
+cluster, by itself: in a pod of that cluster, or anywhere with a kubeconfig.
+"""
 
 import argparse
 import asyncio
@@ -8,12 +12,17 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Final
 
+from strongroom.errors import StrongroomError
 from strongroom.extension.api.pipe import LINE_BYTES
 from strongroom.extension.pipe import Outbox, PipeServer, writer_to
+from strongroom.extension.standalone import Target, watch
 
 log = logging.getLogger("strongroom.extension")
+
+OWN_NAMESPACE: Final = "dataprotection-microsoft"  # Azure's name, as everywhere
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # What a LogRecord has by itself; the rest are the fields of an event.
@@ -30,18 +39,49 @@ class EventFormatter(logging.Formatter):
 
 
 def main() -> int:
-    """Run until the parent closes the pipe or SIGTERM comes; return the exit code."""
+    """Run until the parent closes the pipe, or SIGTERM or SIGINT comes; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m strongroom.extension.main", description=__doc__)
-    parser.add_argument("--pipe", action="store_true", required=True, help="take orders on stdin, answer on stdout")
-    parser.parse_args()
+    mode = parser.add_mutually_exclusive_group(required=True)
+    mode.add_argument("--pipe", action="store_true", help="take orders on stdin, answer on stdout")
+    mode.add_argument("--watch", action="store_true", help="carry out custom resources")
+    where = parser.add_argument_group("which cluster to watch; without any of these that of the pod this runs in")
+    where.add_argument("--kubeconfig", type=Path, metavar="FILE")
+    where.add_argument("--context", help="of the kubeconfig; unsaid: its current one")
+    where.add_argument("--server", metavar="URL", help="of the API server, with --ca and --token-file")
+    where.add_argument("--ca", type=Path, metavar="FILE", help="certificates of the server's authority, PEM")
+    where.add_argument("--token-file", type=Path, metavar="FILE", help="read again every minute")
+    where.add_argument("--namespace", default=OWN_NAMESPACE, help="of the custom resources; unsaid: %(default)s")
+    given = parser.parse_args()
+    if given.watch:
+        log_to_stderr()
+        target = Target(given.kubeconfig, given.context, given.server, given.ca, given.token_file, given.namespace)
+        try:
+            return asyncio.run(_watch(target))
+        except StrongroomError as error:
+            log.error("the extension cannot start: %s", error.message, extra={"hint": error.hint})
+            return int(error.exit_code)
     # Whatever prints must not print among the answers.
     answers = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    log_to_stderr()
+    _die_with_parent()
+    return asyncio.run(_serve(answers))
+
+
+def log_to_stderr() -> None:
+    """Log events to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(EventFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    _die_with_parent()
-    return asyncio.run(_serve(answers))
+
+
+async def _watch(target: Target) -> int:
+    task = asyncio.create_task(watch(target))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    return 0
 
 
 async def _serve(answers: int) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import logging
 import os
+import signal
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -34,6 +35,7 @@ from strongroom.extension.keys import ensure_keys
 from strongroom.extension.runs.context import RunContext
 from strongroom.extension.runs.failures import failure_of
 from strongroom.extension.runs.reconciler import Reconciler
+from strongroom.extension.watching.watcher import Watcher
 from strongroom.protection.addresses import refused_address
 
 log = logging.getLogger(__name__)
@@ -92,7 +94,7 @@ class PipeServer:
         self._outbox = outbox
         self._context: RunContext | None = None
         self._reconciler: Reconciler | None = None
-        self._sweeping: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
         """Take orders until the parent closes its end."""
@@ -109,10 +111,11 @@ class PipeServer:
 
     async def close(self) -> None:
         """Stop what runs; the next process goes on with it."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        for task in self._background:
+            task.cancel()
         if self._reconciler is not None:
             await self._reconciler.close()
+        await asyncio.gather(*self._background, return_exceptions=True)
 
     async def _take(self, line: bytes) -> None:
         try:
@@ -179,7 +182,9 @@ class PipeServer:
             keys = await ensure_keys(api, order.namespace)
         self._context = RunContext(access, keys, order.namespace)
         self._reconciler = Reconciler(self._context, self._outbox.status)
-        self._sweeping = asyncio.create_task(_sweep(self._context))
+        self._background.append(asyncio.create_task(sweep(self._context)))
+        if order.watch:
+            self._background.append(asyncio.create_task(_watch(self._context)))
         self._outbox.answer(
             wire.Ready(
                 seq=order.seq,
@@ -215,7 +220,16 @@ def cluster_access(server: str, ca: str, token_file: Path, namespace: str, *, al
     )
 
 
-async def _sweep(context: RunContext) -> None:
+async def _watch(context: RunContext) -> None:
+    """Carry custom resources out, for ever; a fault of ours ends the process, and the parent starts another one."""
+    try:
+        await Watcher(context, hosted=True).run()
+    except Exception:
+        log.exception("watching stopped by a fault of ours")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def sweep(context: RunContext) -> None:
     """Remove the volume imports of earlier restores whose claims are bound by now."""
     try:
         async with context.connect() as api:

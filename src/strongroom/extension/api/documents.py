@@ -56,11 +56,13 @@ class ObjectMeta(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit
     """The part of Kubernetes' metadata that is read here; the rest is ignored.
 
     `creation_timestamp` (RFC 3339) bounds how far back a repeated Backup looks for its own recovery point; without it
-    all of the extension's own points are looked at.
+    all of the extension's own points are looked at. `uid` tells a custom resource from one of the same name that was
+    deleted before; documents that come over a pipe have none.
     """
 
     name: str
     namespace: str = ""
+    uid: str = ""
     creation_timestamp: str = ""
 
 
@@ -187,6 +189,11 @@ class _Document(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     def name(self) -> str:
         """The document's name."""
         return self.metadata.name
+
+    @property
+    def identity(self) -> str:
+        """What the document is told from all others of its kind by: its name, and its uid where it has one."""
+        return f"{self.name}/{self.metadata.uid}" if self.metadata.uid else self.name
 
     def to_json(self) -> dict[str, Any]:
         """Return the document as it is sent."""

@@ -19,6 +19,7 @@ class Configure(_Message, frozen=True, kw_only=True, tag="configure", tag_field=
     """The first message: the API server, its CA (PEM), the file that holds a token, and the extension's namespace.
 
     *allow_loopback*: the server may lie on this machine. `protection.addresses` says which addresses it may have.
+    With *watch* the child carries out the custom resources of that namespace, too.
     """
 
     seq: int
@@ -27,6 +28,7 @@ class Configure(_Message, frozen=True, kw_only=True, tag="configure", tag_field=
     token_file: str
     namespace: str
     allow_loopback: bool = False
+    watch: bool = False
 
 
 class Location(_Message, frozen=True, kw_only=True, tag="location", tag_field="op"):

@@ -37,7 +37,7 @@ class _Status(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_de
 
 
 class Condition(_Status, frozen=True, kw_only=True):
-    """A condition as Kubernetes words it; `Ready` is the only type so far. Times are RFC 3339 UTC."""
+    """A condition as Kubernetes words it; `Ready` of what runs, `Available` of a location. Times are RFC 3339 UTC."""
 
     type: str
     status: str
@@ -155,6 +155,28 @@ class DeleteBackupStatus(_RunStatus, frozen=True, kw_only=True):
 
 
 Status = BackupStatus | RestoreStatus | DeleteBackupStatus
+
+
+class Availability(StrEnum):
+    """Whether a storage location can be used."""
+
+    AVAILABLE = "Available"
+    UNAVAILABLE = "Unavailable"
+
+
+class LocationStatus(_Status, frozen=True, kw_only=True):
+    """What the extension found of a BackupStorageLocation, and the public halves of its own keys.
+
+    *recipient* is `age1…`, for whom the repository key is to be wrapped, *writer* the base64 of the raw Ed25519 key
+    that is to be certified. The condition `Available` says why.
+    """
+
+    phase: Availability
+    recipient: str = ""
+    writer: str = ""
+    repository_id: str = ""
+    conditions: tuple[Condition, ...] = ()
+
 
 STATUS_TYPES: Final[dict[Kind, type[BackupStatus] | type[RestoreStatus] | type[DeleteBackupStatus]]] = {
     Kind.BACKUP: BackupStatus,

@@ -24,7 +24,7 @@ from strongroom.extension.api.status import (
     bounded,
 )
 from strongroom.extension.runs.checks import check_backup, existing_only
-from strongroom.extension.runs.context import RunContext
+from strongroom.extension.runs.context import Job, RunContext
 from strongroom.extension.runs.failures import together
 from strongroom.extension.runs.feed import Feed
 from strongroom.extension.runs.mapping import backup_selection, unsupported_of_backup
@@ -32,6 +32,8 @@ from strongroom.protection.errors import ErrorCode
 
 JOB: Final = "job"
 """The key of the manifest's caller data that holds the name of the Backup which made it."""
+UID: Final = "resourceUid"
+"""The same for the uid of a Backup that is a custom resource: one of the same name later is another one."""
 CLOCKS_DIFFER: Final = timedelta(hours=1)  # the server's and ours, daylight saving mistakes included
 LOOK_SECONDS: Final = 30.0  # for the point of a backup that was cancelled in mid-commit; somebody waits for the end
 
@@ -59,7 +61,7 @@ async def run_backup(context: RunContext, backup: Backup, feed: Feed) -> BackupS
             selection=selection,
             snapshot_volumes=spec.selection.snapshot_volumes,
             snapshot_parameters=spec.snapshot.parameters,
-            caller={**spec.caller, JOB: backup.name},
+            caller=_caller(backup),
         )
         try:
             result = await collect(api, repo, request, progress=lambda step: _tell(feed, step))
@@ -72,12 +74,18 @@ async def run_backup(context: RunContext, backup: Backup, feed: Feed) -> BackupS
     return _status_of_result(result, missing)
 
 
-async def committed(repo: Repository, backup: Backup, jobs: dict[PointId, str]) -> Manifest | None:
+def _caller(backup: Backup) -> dict[str, str]:
+    uid = backup.metadata.uid
+    return {**backup.spec.caller, JOB: backup.name, **({UID: uid} if uid else {})}
+
+
+async def committed(repo: Repository, backup: Backup, jobs: dict[PointId, Job]) -> Manifest | None:
     """Return the manifest that *backup* committed in an earlier attempt, None if there is none.
 
     Only this extension's own points can be it. The newest are looked at first, back to the document's creation if that
     is said. *jobs* remembers what was looked at: each manifest is read once in the life of the process.
     """
+    wanted = Job(backup.name, backup.metadata.uid)
     writer = repo.require_writer()
     since = _since(backup.metadata.creation_timestamp)
     own = sorted((each for each in await repo.point_ids() if each.startswith(f"{writer}-")), reverse=True)
@@ -85,9 +93,9 @@ async def committed(repo: Repository, backup: Backup, jobs: dict[PointId, str]) 
         batch = own[start : start + READERS]
         loaded = await asyncio.gather(*(_manifest(repo, each) for each in batch if each not in jobs))
         manifests = [each for each in loaded if each is not None]
-        jobs.update((each.id, each.caller.get(JOB, "")) for each in manifests)
+        jobs.update((each.id, Job(each.caller.get(JOB, ""), each.caller.get(UID, ""))) for each in manifests)
         for point_id in batch:
-            if jobs.get(point_id) == backup.name:
+            if point_id in jobs and jobs[point_id].is_that_of(wanted):
                 manifest = await _manifest(repo, point_id)
                 if manifest is not None and not (await repo.records()).void(manifest):
                     return manifest
@@ -156,7 +164,7 @@ def _tell(feed: Feed, step: Progress) -> None:
     feed.progress(step.phase, step.done, step.total, step.objects, step.kind)
 
 
-async def _look(repo: Repository, backup: Backup, jobs: dict[PointId, str]) -> Manifest | None:
+async def _look(repo: Repository, backup: Backup, jobs: dict[PointId, Job]) -> Manifest | None:
     try:
         async with asyncio.timeout(LOOK_SECONDS):
             return await committed(repo, backup, jobs)

@@ -1,11 +1,13 @@
 """What every run works with: the cluster, the extension's keys, and the storage locations with their credentials."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.config import ClusterAccess
+from strongroom.dataplane.kube.transport import RetryPolicy
 from strongroom.dataplane.objectstore.location import AzureLocation, GcsLocation, S3Location, parse_location
 from strongroom.dataplane.objectstore.opening import open_store
 from strongroom.dataplane.repository.errors import WrongKey
@@ -18,6 +20,17 @@ from strongroom.extension.keys import ExtensionKeys
 
 class UnknownLocation(UsageError):
     """A document names a storage location that the extension was not told of."""
+
+
+class Job(NamedTuple):
+    """Which document made a recovery point: its name, and its uid if it had one."""
+
+    name: str
+    uid: str
+
+    def is_that_of(self, other: "Job") -> bool:
+        """Say whether both are one document. One that came over a pipe has no uid, and its name alone counts."""
+        return self.name == other.name and (self.uid == other.uid or not (self.uid and other.uid))
 
 
 @dataclass
@@ -33,9 +46,11 @@ class RunContext:
         self.keys = keys
         self.namespace = namespace
         self._access = access
-        self.jobs: dict[PointId, str] = {}
+        self.jobs: dict[PointId, Job] = {}
         """The job of each of our own recovery points that was looked at: a manifest never changes."""
         self._locations: dict[str, _Located] = {}
+        self.refresh: Callable[[str], Awaitable[None]] | None = None
+        """Called with a location's name before it is opened: whoever knows more of it says so by `locate`."""
 
     def locate(self, location: BackupStorageLocation, credentials: Mapping[str, str] | None) -> None:
         """Take a storage location, or a new version of one. Runs that have it open see new credentials too."""
@@ -54,22 +69,26 @@ class RunContext:
         """Forget a storage location; what runs with it goes on."""
         self._locations.pop(name, None)
 
-    def connect(self) -> KubeApi:
+    def knows(self, name: str) -> bool:
+        """Say whether there is a storage location *name*."""
+        return name in self._locations
+
+    def connect(self, retry: RetryPolicy | None = None) -> KubeApi:
         """Return a connection to the cluster, to be entered."""
-        return KubeApi(self._access, user_agent="strongroom-extension")
+        return KubeApi(self._access, retry=retry, user_agent="strongroom-extension")
 
     @asynccontextmanager
     async def repository(self, name: str) -> AsyncIterator[Repository]:
         """Open the repository of the storage location *name*.
 
-        Raises `UnknownLocation`, and what `open_store` and `Repository.open` raise: `WrongKey` where the repository's
-        root is not the one that the location pins.
+        Raises `UnknownLocation`, and what `refresh`, `open_store` and `Repository.open` raise: `WrongKey` where the
+        repository's root is not the one that the location pins.
         """
+        if self.refresh is not None:
+            await self.refresh(name)
         located = self._locations.get(name)
         if located is None:
-            raise UnknownLocation(
-                f"there is no BackupStorageLocation {name!r}", hint="Send it before the documents that name it"
-            )
+            raise UnknownLocation(f"there is no BackupStorageLocation {name!r}", hint="Make it before what names it")
         store = await open_store(_url(located.spec), credentials=located.credentials)
         try:
             repository = await Repository.open(store, self.keys.for_root(located.spec.root_public))

@@ -92,4 +92,4 @@ def now_text() -> str:
 
 
 Key = tuple[Kind, str]
-"""Kind and name: what a document is known by."""
+"""Kind and identity: what a document is known by."""

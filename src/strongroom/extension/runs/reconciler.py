@@ -58,7 +58,7 @@ class Reconciler:
 
         Raises `DocumentChanged` where the same name said something else before.
         """
-        key = (work.kind, work.name)
+        key = (work.kind, work.identity)
         known = self._works.get(key)
         if known is not None:
             if known.spec != work.spec:
@@ -75,9 +75,9 @@ class Reconciler:
         self._works[key], self._feeds[key] = work, feed
         self._tasks[key] = asyncio.create_task(self._bring_to_end(key, work, feed), name=f"{work.kind} {work.name}")
 
-    def cancel(self, kind: Kind, name: str) -> None:
+    def cancel(self, kind: Kind, identity: str) -> None:
         """Stop a document that is under way; one that ended stays as it is, one that is not known is no error."""
-        task = self._tasks.get((kind, name))
+        task = self._tasks.get((kind, identity))
         if task is not None:
             task.cancel()
 

@@ -38,9 +38,9 @@ IDS_AT_MOST: Final = 8
 RESUME_PAUSES_SECONDS: Final = (5.0, 15.0, 30.0)
 
 
-def restore_id_of(name: str, attempt: int = 0) -> str:
-    """Return the id of the restore that the document *name* begins: the same one after every kill."""
-    said = f"strongroom-restore\0{name}\0{attempt}".encode()
+def restore_id_of(identity: str, attempt: int = 0) -> str:
+    """Return the id of the restore that the document *identity* begins: the same one after every kill."""
+    said = f"strongroom-restore\0{identity}\0{attempt}".encode()
     return hashlib.sha256(said).hexdigest()[:RESTORE_ID_CHARACTERS]
 
 
@@ -62,24 +62,24 @@ async def run_restore(context: RunContext, restore: Restore, feed: Feed) -> Rest
             point = await repo.point(spec.recovery_point_id)
             return status_of_plan(await gather_plan(api, point, request), warnings)
         repo.require_writer()
-        restore_id, plan = await _begun(repo, restore.name)
+        restore_id, plan = await _begun(repo, restore.identity)
         result = await finished(repo, restore_id)
         if result is None:
             result = await _carry_out(api, repo, restore, request, restore_id, plan, feed)
     return status_of(result, warnings)
 
 
-async def _begun(repo: Repository, name: str) -> tuple[str, RestorePlan | None]:
+async def _begun(repo: Repository, identity: str) -> tuple[str, RestorePlan | None]:
     """Return the id to restore under, and the plan of a restore that was begun under it."""
     for attempt in range(IDS_AT_MOST):
-        restore_id = restore_id_of(name, attempt)
+        restore_id = restore_id_of(identity, attempt)
         if not await read_restore_journal(repo, restore_id):
             return restore_id, None
         try:
             return restore_id, await load_plan(repo, restore_id)
         except NoSuchRestore:
             continue  # killed before its plan was whole: nothing was sent, and its entries cannot be written again
-    raise NoSuchRestore(f"the restore {name} was killed {IDS_AT_MOST} times while its plan was written")
+    raise NoSuchRestore(f"the restore {identity} was killed {IDS_AT_MOST} times while its plan was written")
 
 
 async def _carry_out(
