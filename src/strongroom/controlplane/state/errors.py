@@ -12,6 +12,11 @@ class StateUnavailable(StateError):
 
     exit_code = ExitCode.UNREACHABLE
 
+    @property
+    def reason(self) -> str:
+        """What the driver said, for the log: its own words, without statements and their parameters."""
+        return str(getattr(self.__cause__, "orig", None) or self)[:200]
+
 
 class Conflict(StateError):
     """Somebody else wrote first: a row that must be new exists, or a row changed since it was read."""

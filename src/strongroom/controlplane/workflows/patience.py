@@ -25,8 +25,10 @@ async def patiently(call: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             return await call()
-        except (StateUnavailable, EngineUnavailable) as error:
-            log.warning("waiting for the database", extra={"reason": str(error.__cause__ or error)})
+        except StateUnavailable as error:
+            log.warning("waiting for the database", extra={"reason": error.reason})
+        except EngineUnavailable as error:
+            log.warning("waiting for the workflows' database", extra={"reason": str(error)})
         await asyncio.sleep(pause)
         pause = min(2 * pause, MOST_SECONDS)
 
