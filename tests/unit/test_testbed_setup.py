@@ -6,15 +6,16 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from strongroom.testbed import certificates, components
-from strongroom.testbed.binaries import MODULES, Binaries
+from strongroom.testbed import certificates, components, node_components
+from strongroom.testbed.binaries import MODULES, NODE_MODULES, Binaries
+from strongroom.testbed.capsule import Capsule
 from strongroom.testbed.components import Setting
 from strongroom.testbed.layout import PORT_NAMES, Layout, State, free_ports, taken
-from strongroom.testbed.options import TestbedOptions
+from strongroom.testbed.options import Level, TestbedOptions
 
 
 def setting(options: TestbedOptions) -> Setting:
-    names = [part.name for module in MODULES for part in (*module.programs, *module.files)]
+    names = [part.name for module in (*MODULES, *NODE_MODULES) for part in (*module.programs, *module.files)]
     ports = {name: 20_000 + number for number, name in enumerate(PORT_NAMES)}
     binaries = Binaries({name: Path("bin", name) for name in names})
     return Setting(Layout(Path("cluster")), ports, options, binaries)
@@ -54,8 +55,30 @@ def test_options_reach_the_api_server_and_a_test_has_the_last_word() -> None:
     assert not any(flag.startswith(("--audit", "--etcd-compaction", "--min-request")) for flag in plain)
 
 
+def test_a_real_node_takes_the_place_of_the_player_and_starts_before_what_runs_in_it() -> None:
+    options = TestbedOptions(level=Level.NODE)
+    names = components.component_names(options)
+    assert components.KWOK not in names
+    assert names[0] == components.CAPSULE
+    lines = {name: node_components.command(name, setting(options)) for name in names}
+    assert lines[components.KUBELET][0] == "bin/kubelet"
+    assert "--advertise-address=10.99.0.1" in lines[components.APISERVER]
+    assert not any("endpoint-reconciler" in flag for flag in lines[components.APISERVER])
+    socket = "/var/lib/kubelet/plugins/folder.csi.strongroom.test/csi.sock"
+    assert f"-socket={socket}" in lines[components.DRIVER]
+    assert f"--csi-address={socket}" in lines[components.SNAPSHOTTER]
+    forwarded = {str(20_000 + PORT_NAMES.index(name)) for name in ("apiserver", "etcd", "scheduler")}
+    assert forwarded <= set(lines[components.FORWARDER])
+
+
+def test_the_group_of_a_capsule_follows_from_its_folder_alone() -> None:
+    one, other = (Capsule(Layout(Path("/somewhere", name))).group for name in ("one", "other"))
+    assert one != other
+    assert one == Capsule(Layout(Path("/somewhere/one"))).group
+
+
 def test_the_state_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    options = TestbedOptions(etcd_servers_overrides=("/configmaps",), apiserver_flags=("--v=4",))
+    options = TestbedOptions(level=Level.NODE, etcd_servers_overrides=("/configmaps",), apiserver_flags=("--v=4",))
     state = State(options, {"apiserver": 20_001}, {"etcd": "bin/etcd"}, "v1.37.2")
     state.write(Layout(tmp_path))
     assert State.read(Layout(tmp_path)) == state

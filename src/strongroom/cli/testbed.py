@@ -11,6 +11,7 @@ from strongroom.errors import ExitCode
 from strongroom.testbed.binaries import MODULES, cache_folder, locate, locate_node
 from strongroom.testbed.cluster import Testbed
 from strongroom.testbed.options import Level, TestbedOptions
+from strongroom.testbed.python_images import EXTENSION, extension_image
 
 app = App(
     name="testbed",
@@ -138,6 +139,21 @@ def load_image(archive: Path, *, dir_: Folder, options: Output = Output()) -> No
     """
     Testbed.open(dir_).load_image(archive)
     emit(options, {"loaded": str(archive)}, f"{archive}: loaded")
+
+
+@app.command
+def load_extension(*, dir_: Folder, options: Output = Output()) -> None:  # noqa: B008
+    """Make an image of the extension as it is installed here, give it to a real node, and print its name.
+
+    Parameters
+    ----------
+    dir_
+        The folder that `up --level node` was given.
+    """
+    testbed = Testbed.open(dir_)
+    note(options, "making the image: about 20 seconds for new versions of what it stands on")
+    testbed.load_image(extension_image())
+    emit(options, {"image": EXTENSION}, EXTENSION)
 
 
 @app.command

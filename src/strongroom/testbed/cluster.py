@@ -455,6 +455,8 @@ class Testbed:
 
     def _spawn(self, name: str) -> None:
         line = node_components.command(name, self._setting())
+        if name == components.FORWARDER:
+            self._capsule.forwarded.unlink(missing_ok=True)  # said by the one before
         if self._real and name not in (components.CAPSULE, components.FORWARDER):
             belong, see = self._capsule.entrance()
             self._launch(name, [*see, *line], prefix=belong)

@@ -113,7 +113,7 @@ def node_images(binaries: Binaries) -> list[Path]:
         with tempfile.TemporaryDirectory() as scratch:
             _busybox_files(busybox, Path(scratch, "root"))
             layer = Layer.make(Path(scratch, "root"), Path(scratch, "layer"))
-            write_image(busybox_archive, BUSYBOX, [layer], ["/bin/sh"])
+            write_image(busybox_archive, BUSYBOX, [layer], [])
     return [pause_archive, busybox_archive]
 
 
