@@ -205,17 +205,20 @@ class Stage:
 
     def token(self) -> str:
         if not hasattr(self, "_token"):
-            ready = self.ready
-            form = {
-                "grant_type": "client_credentials",
-                "client_id": ready["clientId"],
-                "client_secret": ready["clientSecret"],
-                "scope": f"{ready['endpoint']}/.default",
-            }
-            url = f"{ready['endpoint']}/{ready['tenantId']}/oauth2/v2.0/token"
-            answer = requests.post(url, data=form, verify=str(self.folder / "home/tls/ca.crt"), timeout=30)
-            self._token = str(answer.json()["access_token"])
+            self._token = str(self.sign_in().json()["access_token"])
         return self._token
+
+    def sign_in(self) -> requests.Response:
+        """Ask for a token."""
+        ready = self.ready
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": ready["clientId"],
+            "client_secret": ready["clientSecret"],
+            "scope": f"{ready['endpoint']}/.default",
+        }
+        url = f"{ready['endpoint']}/{ready['tenantId']}/oauth2/v2.0/token"
+        return requests.post(url, data=form, verify=str(self.folder / "home/tls/ca.crt"), timeout=30)
 
     def send(self, method: str, path: str, body: Any = None, **query: str) -> requests.Response:
         """Send one request once. Raises `requests.ConnectionError` without an answer."""
@@ -357,6 +360,21 @@ class Stage:
     def ask(self) -> int:
         """Send a request once; return the status of its answer."""
         return self.send("GET", f"{self.vault}/backupJobs").status_code
+
+    def ask_all(self) -> list[int]:
+        """Send a request of each sort once, a sign-in among them; return the statuses of the answers."""
+        sent = [
+            self.send("GET", self.cluster),
+            self.send("PATCH", self.vault, {"tags": {"asked": "again"}}),
+            self.send("PUT", self.container, {}),
+            self.send("POST", f"{self.instance}/sync"),
+        ]
+        # They may be remembered.
+        keys = self.send("GET", f"https://127.0.0.1:{self.port}/{self.ready['tenantId']}/discovery/v2.0/keys")
+        assert keys.status_code in {200, 503}
+        answers = [*sent, self.sign_in()]
+        assert all(int(a.headers["Retry-After"]) > 0 for a in answers if a.status_code == 503)
+        return [answer.status_code for answer in answers]
 
     def read(self, work: Callable[[Tx], Any]) -> Any:
         """Look into the state database."""

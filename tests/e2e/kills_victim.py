@@ -33,7 +33,7 @@ from strongroom.controlplane.workflows.engine import JSON, Body, Steps
 from strongroom.controlplane.workflows.services import Services
 from strongroom.protection.job import Limits
 
-SECONDS = (0.05, 1.5)  # a backup and a restore of the test's application take about as long
+SECONDS = (0.05, 1.0)  # a backup and a restore of the test's application take about as long
 LIMITS = Limits(on_demand_backups_per_day=1000, restores_per_day=1000)
 
 Step = Callable[[], Awaitable[JSON]]
