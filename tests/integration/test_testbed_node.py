@@ -1,11 +1,13 @@
 """The real node does what any node does: pods run, are probed, mount their volumes, and speak to the cluster."""
 
+import base64
 import http.server
 import threading
 from collections.abc import Iterator
 
 import pytest
 
+from strongroom.testbed import certificates
 from strongroom.testbed.cluster import Testbed
 from strongroom.testbed.errors import ComponentFailed
 from strongroom.testbed.python_images import EXTENSION, PYTHON, extension_image, python_image
@@ -165,6 +167,91 @@ def test_a_pod_reaches_a_port_of_the_machines_loopback_that_is_exposed_and_no_ot
     assert address == f"10.99.0.1:{greeter}"
     assert node_testbed.expose(greeter) == address
     assert fetched(address) == "good day"
+
+
+REFUSER = """
+import http.server, json, ssl
+
+class Refuser(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        response = {"uid": review["request"]["uid"], "allowed": False, "status": {"message": "not on a Monday"}}
+        answer = json.dumps({**review, "request": None, "response": response}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+server = http.server.HTTPServer(("", 8443), Refuser)
+context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+context.load_cert_chain("/tls/tls.crt", "/tls/tls.key")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+
+
+def test_the_api_server_asks_an_admission_webhook_that_runs_in_a_pod(
+    node_testbed: Testbed, node_namespace: str
+) -> None:
+    authority = certificates.make_authority("webhook")
+    pair = certificates.make_server(authority, "webhook", (), [f"refuser.{node_namespace}.svc"])
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "tls"},
+        "type": "kubernetes.io/tls",
+        "stringData": {"tls.crt": pair.certificate.decode(), "tls.key": pair.key.decode()},
+    }
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "refuser"},
+        "spec": {"selector": {"app": "refuser"}, "ports": [{"port": 443, "targetPort": 8443}]},
+    }
+    listens = {"tcpSocket": {"port": 8443}, "periodSeconds": 1}
+    server = pod("refuser", "python3", "-c", REFUSER, image=PYTHON, readinessProbe=listens)
+    server["spec"]["volumes"] = [{"name": "tls", "secret": {"secretName": "tls"}}]
+    server["spec"]["containers"][0]["volumeMounts"] = [{"name": "tls", "mountPath": "/tls"}]
+    node_testbed.load_image(python_image())
+    create(node_testbed, node_namespace, secret, service)
+    run(node_testbed, node_namespace, server)
+    webhook = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": node_namespace},
+        "webhooks": [
+            {
+                "name": "refuser.strongroom.test",
+                "clientConfig": {
+                    "service": {"namespace": node_namespace, "name": "refuser"},
+                    "caBundle": base64.b64encode(authority.certificate).decode(),
+                },
+                "rules": [
+                    {"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}
+                ],
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": node_namespace}},
+                "sideEffects": "None",
+                "admissionReviewVersions": ["v1"],
+            }
+        ],
+    }
+    create(node_testbed, node_namespace, webhook)
+    said: list[str] = []
+
+    def refused() -> bool:
+        try:
+            node_testbed.kubectl("create", "configmap", f"c{len(said)}", "-n", node_namespace)
+        except ComponentFailed as refusal:
+            said.append(str(refusal))
+            return "not on a Monday" in said[-1]
+        said.append("created")  # the API server has not heard of the webhook yet
+        return False
+
+    try:
+        eventually(refused, "the webhook is asked")
+    finally:
+        node_testbed.kubectl("delete", "validatingwebhookconfiguration", node_namespace)
 
 
 def test_pods_go_on_while_the_kubelet_and_containerd_are_killed_and_started_anew(

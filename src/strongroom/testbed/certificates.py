@@ -60,9 +60,11 @@ def make_authority(name: str) -> KeyPair:
     return _sign(builder, key, key)
 
 
-def make_server(authority: KeyPair, name: str, addresses: Sequence[str]) -> KeyPair:
-    """Return a pair for a server (and for its own requests) on *addresses* and `SERVER_NAMES`."""
-    alternatives: list[x509.GeneralName] = [x509.DNSName(host) for host in SERVER_NAMES]
+def make_server(
+    authority: KeyPair, name: str, addresses: Sequence[str], hosts: Sequence[str] = SERVER_NAMES
+) -> KeyPair:
+    """Return a pair for a server (and for its own requests) on *addresses* and *hosts*."""
+    alternatives: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts]
     alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
     usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     return _issue(authority, name, (), usages, alternatives)
