@@ -26,7 +26,9 @@ class Operation:
     *name* is Azure's operation id. *action* is what RBAC asks for, at the scope that `scope_of` takes from the path;
     "" means any signed-in caller. *body* reads the request's document (None: there is none or it is not read).
     *statuses* are all that it answers besides errors. *optional_body*: an absent body is read as {}. *safe*: a POST
-    that changes nothing. *needs_api_version*: all of ARM's do, the directory's (Graph) have none.
+    that changes nothing. *needs_api_version*: all of ARM's do, the directory's (Graph) have none. *polls*: it answers
+    how the long-running operation of the path stands, and whoever began that one may ask, whatever his roles. *waits*:
+    the handler may wait for a cluster or a store.
     """
 
     name: str
@@ -41,6 +43,8 @@ class Operation:
     query: tuple[str, ...] = ()
     safe: bool = False
     needs_api_version: bool = True
+    polls: bool = False
+    waits: bool = False
 
     @property
     def is_action(self) -> bool:

@@ -277,6 +277,7 @@ OPERATIONS: Final = (
         put_cluster,
         shape(bodies.ManagedClusterBody),
         (200, 201),
+        waits=True,
     ),
     Operation(
         "ManagedClusters_UpdateTags", "PATCH", CLUSTER, f"{CLUSTERS}/write", patch_cluster, shape(bodies.TagsPatch)

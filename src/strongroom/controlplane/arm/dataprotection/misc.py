@@ -82,9 +82,15 @@ OPERATIONS = (
         f"{VAULT}/operationStatus/{{operation}}",
         VAULT_READ,
         lro.get_status,
+        polls=True,
     ),
     Operation(
-        "OperationStatusResourceGroupContext_Get", "GET", f"{GROUP}/operationStatus/{{operation}}", READ, lro.get_status
+        "OperationStatusResourceGroupContext_Get",
+        "GET",
+        f"{GROUP}/operationStatus/{{operation}}",
+        READ,
+        lro.get_status,
+        polls=True,
     ),
     Operation(
         "OperationStatus_GetInGroupLocation",
@@ -92,9 +98,15 @@ OPERATIONS = (
         f"{GROUP}/{_LOCATION}/operationStatus/{{operation}}",
         READ,
         lro.get_status,
+        polls=True,
     ),
     Operation(
-        "OperationStatus_Get", "GET", f"{SUBSCRIPTION}/{_LOCATION}/operationStatus/{{operation}}", READ, lro.get_status
+        "OperationStatus_Get",
+        "GET",
+        f"{SUBSCRIPTION}/{_LOCATION}/operationStatus/{{operation}}",
+        READ,
+        lro.get_status,
+        polls=True,
     ),
     Operation(
         "OperationResult_Get",
@@ -103,6 +115,7 @@ OPERATIONS = (
         f"{NAMESPACE}/locations/operationResults/read",
         lro.get_result,
         statuses=(200, 202),
+        polls=True,
     ),
     Operation(
         "BackupVaultOperationResults_Get",
@@ -111,6 +124,7 @@ OPERATIONS = (
         f"{VAULTS}/operationResults/read",
         lro.get_result,
         statuses=(200, 202),
+        polls=True,
     ),
     Operation(
         "BackupInstances_GetBackupInstanceOperationResult",
@@ -119,6 +133,7 @@ OPERATIONS = (
         f"{VAULTS}/backupInstances/operationResults/read",
         lro.get_result,
         statuses=(200, 202),
+        polls=True,
     ),
     Operation(
         "BackupVaults_CheckNameAvailability",

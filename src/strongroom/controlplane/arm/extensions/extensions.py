@@ -286,7 +286,7 @@ OPERATIONS: Final = (
         shape(bodies.ExtensionPatch),
         (202,),
     ),
-    Operation("Extensions_Get", "GET", EXTENSION, f"{EXTENSIONS}/read", get_extension),
+    Operation("Extensions_Get", "GET", EXTENSION, f"{EXTENSIONS}/read", get_extension, waits=True),
     Operation(
         "Extensions_Delete",
         "DELETE",
@@ -303,6 +303,7 @@ OPERATIONS: Final = (
         f"{EXTENSION}/operations/{{operation}}",
         f"{EXTENSIONS}/operations/read",
         lro.get_status,
+        polls=True,
     ),
     Operation(
         "OperationResultsExtensions_Get",
@@ -311,5 +312,6 @@ OPERATIONS: Final = (
         f"{EXTENSIONS}/operations/read",
         get_result,
         statuses=(202, 204),
+        polls=True,
     ),
 )

@@ -201,5 +201,6 @@ OPERATIONS: Final = (
         "Microsoft.Resources/subscriptions/operationresults/read",
         lro.get_result,
         statuses=(200, 202),
+        polls=True,
     ),
 )

@@ -120,6 +120,7 @@ OPERATIONS = (
         shape(bodies.BlobContainerBody),
         (200, 201),
         optional_body=True,
+        waits=True,
     ),
     Operation("BlobContainers_Get", "GET", CONTAINER, f"{CONTAINERS}/read", get_container),
     Operation(

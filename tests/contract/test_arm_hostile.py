@@ -1,0 +1,94 @@
+"""Callers with a role on a part, who try for the rest: by paths, bodies, names, and by keeping threads busy."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from strongroom.controlplane.identity.assignments import assign
+from strongroom.controlplane.identity.principals import new_service_principal
+from strongroom.controlplane.identity.rbac import RoleDefinition
+from strongroom.controlplane.identity.roles import BACKUP_CONTRIBUTOR
+from strongroom.controlplane.identity.stored import TxPrincipals
+from strongroom.controlplane.state.times import now
+from strongroom.testbed import certificates
+
+from .arm_stage import ENDPOINT, LOCATION, Stage, open_stage
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    opened = await open_stage(tmp_path)
+    yield opened
+    opened.db.close()
+
+
+def caller(stage: Stage, role: RoleDefinition, scope: str) -> Stage:
+    """Return the same stage as a new principal sees it that has *role* at *scope*."""
+    record = new_service_principal("somebody", now=now())
+    with stage.db.write() as tx:
+        TxPrincipals(tx).put(record)
+        assign(tx, role, record.object_id, scope, by="test", at=now())
+    stage.plane.authorizer.forget()
+    return replace(stage, token=stage.plane.tokens.mint(record, ENDPOINT, now=now()).text)
+
+
+async def test_who_began_an_operation_polls_it_with_a_role_on_the_vault_alone(stage: Stage) -> None:
+    own = caller(stage, BACKUP_CONTRIBUTOR, stage.vault)
+    begun = await own.send("DELETE", f"{stage.vault}/backupInstances/instance1")
+    assert begun.status == 202, begun.content
+    for header in ("location", "azure-asyncoperation"):
+        path = begun.headers[header].removeprefix(ENDPOINT).partition("?")[0]
+        polled = await own.send("GET", path)
+        assert polled.status in (200, 202), (header, polled.content)
+        other = caller(stage, BACKUP_CONTRIBUTOR, f"{stage.vault}x")
+        assert (await other.send("GET", path)).status == 403, header
+
+
+SECONDS = 10.0
+
+
+async def test_clusters_that_give_no_answer_keep_nobody_else_from_one(stage: Stage) -> None:
+    """More connections than the API has threads, to an address that takes them and says nothing."""
+
+    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
+
+    held: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    body = json.dumps(connection(f"https://127.0.0.1:{port}")).encode()
+    clusters = f"{stage.group}/providers/Microsoft.ContainerService/managedClusters"
+    waiting = [asyncio.create_task(stage.send("PUT", f"{clusters}/silent{n}", body)) for n in range(50)]
+    try:
+        async with asyncio.timeout(SECONDS):
+            while not held:  # noqa: ASYNC110 - the first one hangs
+                await asyncio.sleep(0.01)
+            assert (await stage.send("GET", stage.vault)).status == 200
+        assert not any(task.done() for task in waiting)
+    finally:
+        server.close()
+        for task in waiting:
+            task.cancel()
+        for writer in held:
+            writer.close()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def connection(server: str) -> dict[str, Any]:
+    ca = base64.b64encode(certificates.make_authority("test").certificate).decode()
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "one",
+        "contexts": [{"name": "one", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": server, "certificate-authority-data": ca}}],
+        "users": [{"name": "u", "user": {"token": "c2VjcmV0"}}],
+    }
+    kubeconfig = base64.b64encode(json.dumps(config).encode()).decode()
+    return {"location": LOCATION, "properties": {"strongroomConnection": {"kubeconfig": kubeconfig}}}
