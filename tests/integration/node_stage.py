@@ -18,8 +18,8 @@ TIMEOUT = "--timeout=60s"
 # Of /proc/sys: what changes by itself, or by other programs of the machine. ns_last_pid is the namespace's own.
 _RESTLESS = (
     "fs/dentry-state", "fs/file-nr", "fs/inode-nr", "fs/inode-state", "fs/aio-nr", "fs/quota", "kernel/ns_last_pid",
-    "kernel/perf_event_max_sample_rate", "kernel/pty/nr", "kernel/random/", "kernel/tainted",
-    "net/ipv4/tcp_fastopen_key", "net/netfilter/nf_conntrack_count",
+    "kernel/hung_task_detect_count", "kernel/perf_event_max_sample_rate", "kernel/pty/nr", "kernel/random/",
+    "kernel/tainted", "net/ipv4/tcp_fastopen_key", "net/netfilter/nf_conntrack_count",
 )  # fmt: skip
 
 

@@ -75,6 +75,7 @@ def test_a_second_node_beside_the_first_changes_nothing_of_the_machine(node_test
 def test_the_end_of_its_first_process_is_the_end_of_all_and_its_groups_go_too(folder: Path) -> None:
     cluster = Testbed.up(folder, NODE)
     run(cluster, "default", pod("busy", *SLEEP))
+    cluster.expose(39_999)
     assert left_of(folder) != []
     os.kill(init_of(folder).pid, signal.SIGKILL)
     eventually(lambda: left_of(folder) == [], "everything is gone", seconds=15)
@@ -161,7 +162,7 @@ def test_the_node_of_a_killed_test_run_goes_without_waiting_for_the_next_run(tmp
 
 def test_a_folder_that_the_capsule_would_hide_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("strongroom.testbed.capsule.HIDDEN_FOLDERS", (tmp_path,))
-    with pytest.raises(NodeUnsupported, match="cannot live in"):
+    with pytest.raises(NodeUnsupported, match="a node cannot use"):
         Testbed.up(tmp_path / "cluster", NODE)
     assert left_of(tmp_path / "cluster") == []
     assert not (tmp_path / "cluster").exists()

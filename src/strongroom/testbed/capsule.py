@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from strongroom.testbed import cgroups, processes
+from strongroom.testbed.binaries import cache_folder
 from strongroom.testbed.components import NODE_ADDRESS, SERVICE_RANGE
 from strongroom.testbed.errors import ComponentFailed, NodeUnsupported
 from strongroom.testbed.layout import Layout
@@ -83,10 +84,13 @@ class Capsule:
         return self.layout.run / "capsule-forwarded"
 
     def prepare(self) -> None:
-        """Make what must be there before it starts. Raises `NodeUnsupported` for a folder that it would hide."""
-        for hidden in HIDDEN_FOLDERS:
-            if self.layout.root.resolve().is_relative_to(hidden):
-                raise NodeUnsupported(f"a node cannot live in {hidden}", hint="Name a folder elsewhere.")
+        """Make what must be there before it starts. Raises `NodeUnsupported` if it would hide what it needs."""
+        needed = (self.layout.root, cache_folder(), Path(sys.prefix), Path(sys.base_prefix), Path(__file__))
+        for path in (path.resolve() for path in needed):
+            if any(path.is_relative_to(hidden) for hidden in HIDDEN_FOLDERS):
+                folders = ", ".join(map(str, HIDDEN_FOLDERS))
+                message = f"a node cannot use {path}: it has {folders} of its own"
+                raise NodeUnsupported(message, hint="Put it elsewhere.")
         for stale in (self.ready, self.forwarded, self.layout.record(INIT)):
             stale.unlink(missing_ok=True)
         cgroups.make(self.group)

@@ -390,7 +390,6 @@ class Testbed:
 
     def _start_capsule(self, report: Report) -> None:
         """Start what the other programs run in, and containerd."""
-        self._capsule.prepare()
         for name in (components.CAPSULE, components.FORWARDER):
             self._spawn(name)
             self._await_ready(name)
@@ -455,6 +454,8 @@ class Testbed:
 
     def _spawn(self, name: str) -> None:
         line = node_components.command(name, self._setting())
+        if name == components.CAPSULE:
+            self._capsule.prepare()
         if name == components.FORWARDER:
             self._capsule.forwarded.unlink(missing_ok=True)  # said by the one before
         if self._real and name not in (components.CAPSULE, components.FORWARDER):
