@@ -5,9 +5,9 @@ start costs a third of a second then. It writes the life's process id, and how i
 
 `FOLDER/plan` holds a JSON list of points `[kind, step, place, how]`, each met once, in any order. *place* is `before`
 the step, `inside` it (some time after its beginning: SECONDS below), `ended` (its effect is there, the record of it is
-not) or `recorded`. The kind `answer` is a request, its *step* the end of its path: it is carried out, not
-answered.
-*how*: `server` kills this process alone, `group` its children with it, `hold` waits there until cancelled.
+not) or `recorded`. The kind `answer` is a request, its *step* the end of its path: it is carried out, not answered.
+*how*: `server` kills this process alone, `group` its children with it; `hold` waits there until cancelled, `pause` for
+PAUSE_SECONDS.
 
 `FOLDER/days` moves the clock of the work ahead.
 """
@@ -34,6 +34,7 @@ from strongroom.controlplane.workflows.services import Services
 from strongroom.protection.job import Limits
 
 SECONDS = (0.05, 1.0)  # a backup and a restore of the test's application take about as long
+PAUSE_SECONDS = 1.0  # the test sees within a tenth of it that work is where it is held
 LIMITS = Limits(on_demand_backups_per_day=1000, restores_per_day=1000)
 
 Step = Callable[[], Awaitable[JSON]]
@@ -50,17 +51,18 @@ class Fate:
         """Die if that is planned for here."""
         points = self._points()
         for point in points:
-            if point[:3] == [kind, step, place] and point[3] != "hold":
+            if point[:3] == [kind, step, place] and point[3] in {"server", "group"}:
                 self._done(point)
                 logging.warning("killed at %s", point)
                 target = 0 if point[3] == "group" else os.getpid()
                 (os.killpg if target == 0 else os.kill)(target, signal.SIGKILL)
 
     async def hold(self, kind: str, step: str, place: str) -> None:
-        """Stay here until cancelled, if that is planned."""
-        if (point := [kind, step, place, "hold"]) in self._points():
-            self._done(point)
-            await asyncio.Event().wait()
+        """Stay here until cancelled, or for a while, if that is planned."""
+        for how, seconds in (("hold", 3600.0), ("pause", PAUSE_SECONDS)):
+            if (point := [kind, step, place, how]) in self._points():
+                self._done(point)
+                await asyncio.sleep(seconds)
 
     def _done(self, point: list[str]) -> None:
         self._plan.write_text(json.dumps([other for other in self._points() if other != point]))

@@ -143,7 +143,10 @@ def test_work_goes_on_after_postgresql_was_killed_under_it(stage: Stage, request
         pytest.skip("PostgreSQL was named by its URL: it is not ours to kill")
     copy = f"{stage.namespace}-outage"
     point = stage.newest_point()
+    # Both are at work when their database goes, and ask it for the first time when it is away.
+    stage.outlive([], ("backup", "take", "before", "pause"), ("restore", "restore", "before", "pause"))
     jobs = [stage.begin_backup(), stage.begin_restore(point, copy)]
+    eventually("both have begun", lambda: not stage.planned())
     began = len(stage.answers)
     with outage(server, stage):
         # For longer than anything here waits before it tries again.
