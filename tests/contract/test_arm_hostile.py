@@ -13,12 +13,12 @@ import pytest
 from strongroom.controlplane.identity.assignments import assign
 from strongroom.controlplane.identity.principals import new_service_principal
 from strongroom.controlplane.identity.rbac import RoleDefinition
-from strongroom.controlplane.identity.roles import BACKUP_CONTRIBUTOR
+from strongroom.controlplane.identity.roles import BACKUP_CONTRIBUTOR, CONTRIBUTOR
 from strongroom.controlplane.identity.stored import TxPrincipals
 from strongroom.controlplane.state.times import now
 from strongroom.testbed import certificates
 
-from .arm_stage import ENDPOINT, LOCATION, Stage, open_stage
+from .arm_stage import ENDPOINT, LOCATION, Stage, bodies_of, open_stage
 
 
 @pytest.fixture
@@ -92,3 +92,23 @@ def connection(server: str) -> dict[str, Any]:
     }
     kubeconfig = base64.b64encode(json.dumps(config).encode()).decode()
     return {"location": LOCATION, "properties": {"strongroomConnection": {"kubeconfig": kubeconfig}}}
+
+
+def account_in(group: str, name: str) -> str:
+    return f"{group}/providers/Microsoft.Storage/storageAccounts/{name}"
+
+
+async def test_the_name_of_a_deleted_account_gives_nobody_else_what_it_held(stage: Stage) -> None:
+    theirs = f"/subscriptions/{stage.subscription}/resourceGroups/theirs"
+    await stage.made("PUT", theirs, {"location": LOCATION})
+    other = caller(stage, CONTRIBUTOR, theirs)
+    body = bodies_of(stage)["StorageAccounts_Create"]
+    await stage.made("PUT", account_in(stage.group, "shared"), body)
+    await stage.made("PUT", f"{account_in(stage.group, 'shared')}/blobServices/default/containers/backups", {})
+    await stage.made("DELETE", f"{account_in(stage.group, 'shared')}/blobServices/default/containers/backups")
+    await stage.made("DELETE", account_in(stage.group, "shared"))
+    taken = await other.send("PUT", account_in(theirs, "shared"), json.dumps(body).encode())
+    assert (taken.status, taken.json()["error"]["code"]) == (409, "StorageAccountAlreadyTaken")
+    assert stage.group not in taken.content.decode()
+    await stage.made("PUT", account_in(stage.group, "shared"), body)
+    await stage.made("DELETE", account_in(stage.group, "shared"))

@@ -7,7 +7,7 @@ import pyrage
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from strongroom.controlplane.catalog.errors import RepositoryLost, UnknownRepository
+from strongroom.controlplane.catalog.errors import RepositoryHeld, RepositoryLost, UnknownRepository
 from strongroom.controlplane.catalog.keys import (
     CONTAINER,
     REPOSITORY,
@@ -218,8 +218,20 @@ async def test_a_container_attached_under_another_name_is_known_by_its_repositor
 ) -> None:
     store = open_again(tmp_path, create=True)
     first = await ensure_repository(store, secrets, CONTAINER_ID, RECIPIENT)
+    await forget_container(secrets, CONTAINER_ID)
     again = await ensure_repository(store, secrets, "/another/name", RECIPIENT)
     assert again.encode() == first.encode()
+
+
+async def test_a_copied_id_does_not_open_the_repository_of_another_container(
+    tmp_path: Path, secrets: StateSecrets
+) -> None:
+    store = open_again(tmp_path, create=True)
+    first = await ensure_repository(store, secrets, CONTAINER_ID, RECIPIENT)
+    with pytest.raises(RepositoryHeld):
+        await ensure_repository(store, secrets, "/of/somebody/else", RECIPIENT)
+    assert await repository_keys(secrets, "/of/somebody/else") is None
+    assert (await ensure_repository(store, secrets, CONTAINER_ID, RECIPIENT)).encode() == first.encode()
 
 
 async def test_a_new_recovery_recipient_is_let_in_at_the_next_use(tmp_path: Path, secrets: StateSecrets) -> None:

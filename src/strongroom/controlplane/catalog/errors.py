@@ -16,6 +16,12 @@ class UnknownRepository(CatalogError):
     exit_code = ExitCode.USAGE
 
 
+class RepositoryHeld(CatalogError):
+    """The container holds a repository that is another container's of this server."""
+
+    exit_code = ExitCode.USAGE
+
+
 class RepositoryLost(CatalogError):
     """The container held a repository and holds none now."""
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from strongroom.controlplane.catalog.errors import CatalogError, RepositoryLost, UnknownRepository
+from strongroom.controlplane.catalog.errors import CatalogError, RepositoryHeld, RepositoryLost, UnknownRepository
 from strongroom.controlplane.catalog.sealed import Secrets
 from strongroom.dataplane.objectstore.create import probe_conditional_create
 from strongroom.dataplane.objectstore.errors import ObjectNotFound
@@ -45,8 +45,8 @@ async def ensure_repository(store: ObjectStore, secrets: Secrets, container: str
 
     The recovery recipient (`age1…`) can open it when this returns, also after the recipient was replaced. May run twice
     and in several tasks at once; stopped anywhere, the next call ends it. Raises `RepositoryExists` for a place that
-    holds foreign files, `UnknownRepository` and `RepositoryLost` where the container is not as it was left, and
-    `StoreUnsafe`. Whatever is written to the store, its secrets are kept first.
+    holds foreign files, `UnknownRepository`, `RepositoryHeld` and `RepositoryLost` where the container is not as it was
+    left, and `StoreUnsafe`. Whatever is written to the store, its secrets are kept first.
     """
     name = CONTAINER + container.lower()
     held = await held_by(secrets, container)
@@ -150,6 +150,12 @@ async def _claim(store: ObjectStore, secrets: Secrets, name: str) -> Held:
                 f"{store.url} holds the repository {info.id}, whose keys this server does not have",
                 hint="With its recovery kit: strongroom vault rebuild; or name an empty container",
             )
+        if await _held_elsewhere(secrets, info.id, name):
+            # An id can be copied. Whoever names a place must not be handed the keys of what is somebody else's.
+            raise RepositoryHeld(
+                f"{store.url} holds the repository {info.id}, which is that of another container of this server",
+                hint="Use that container; or delete its resource, which leaves its content, and repeat",
+            )
         return await _keep_claim(secrets, name, info.id)
     await require_empty(store)
     # Once, before anything is kept or written: it raises where creates can replace each other.
@@ -168,6 +174,15 @@ async def _claim(store: ObjectStore, secrets: Secrets, name: str) -> Held:
 async def _keep_claim(secrets: Secrets, name: str, repository_id: str) -> Held:
     mark = msgspec.json.encode(Held(repository_id))
     return msgspec.json.decode(await asyncio.to_thread(secrets.keep, name, mark), type=Held)
+
+
+async def _held_elsewhere(secrets: Secrets, repository_id: str, name: str) -> bool:
+    """Say whether a container other than that of the secret *name* holds the repository."""
+    for other in await asyncio.to_thread(secrets.names, CONTAINER):
+        data = await asyncio.to_thread(secrets.get, other) if other != name else None
+        if data is not None and msgspec.json.decode(data, type=Held).repository == repository_id:
+            return True
+    return False
 
 
 async def _make(store: ObjectStore, secrets: Secrets, name: str, new: NewRepository, recovery_recipient: str) -> None:

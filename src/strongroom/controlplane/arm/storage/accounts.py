@@ -32,6 +32,7 @@ SUBSCRIPTION: Final = f"/subscriptions/{{subscription}}/providers/{NAMESPACE}"
 GROUP: Final = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{NAMESPACE}"
 ACCOUNT: Final = f"{GROUP}/storageAccounts/{{account}}"
 KEYS: Final = "storage-keys/"  # the sealed keys of a local account, by its ARM id
+LEFT: Final = "storage-left/"  # the ARM id of the local account that had a name, by the name: its folder is still there
 KEY_BYTES: Final = 64  # as long as Azure's
 # Repositories are encrypted with keys that the service holds. `az storage account update` fails without this.
 ENCRYPTION: Final[Json] = {
@@ -111,9 +112,20 @@ def _refuse_move(tx: Tx, old: Resource, attached: StorageAccount) -> None:
 
 def _refuse_taken(call: Call, tx: Tx, old: Resource | None) -> None:
     """Names of accounts are unique in the whole service: they are folders of the home."""
-    if old is None and any(a.name.lower() == call.path["account"] for a in tx.resources.of_type(ACCOUNTS)):
-        name = call.path["account"]
+    if old is not None:
+        return
+    name = call.path["account"]
+    left = tx.secrets.get(LEFT + name)
+    if any(a.name.lower() == name for a in tx.resources.of_type(ACCOUNTS)):
         raise ArmError(409, "StorageAccountAlreadyTaken", f"The storage account named {name} is already taken.")
+    if left is not None and left.decode() != call.id.lower():
+        # What the deleted one held still lies there, and is not for whoever takes the name next.
+        raise ArmError(
+            409,
+            "StorageAccountAlreadyTaken",
+            f"A storage account named {name} was deleted, and what it held is kept: the name is still taken.",
+            actions=("Choose another name, or create it again in its own subscription and resource group.",),
+        )
 
 
 def _account(call: Call, body: Json, old: Resource | None, attached: StorageAccount | None) -> Resource:
@@ -203,6 +215,8 @@ def delete_account(call: Call) -> Reply:
                 actions=("Delete its containers first; their content stays where it lies.",),
             )
         tx.resources.delete_tree(account.id)
+        if not account.private.get("attached"):
+            tx.secrets.put(LEFT + account.name.lower(), account.id.lower().encode())
         tx.secrets.delete(SEALED + account.id.lower())
         tx.secrets.delete(KEYS + account.id.lower())
         return Reply(200)

@@ -11,6 +11,7 @@ from strongroom.controlplane.arm.preconditions import check_preconditions
 from strongroom.controlplane.arm.routing import Operation
 from strongroom.controlplane.arm.shapes import shape
 from strongroom.controlplane.arm.storage.accounts import ACCOUNT
+from strongroom.controlplane.catalog.keys import CONTAINER as HELD
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.state.times import now, stamp
@@ -96,6 +97,8 @@ def delete_container(call: Call) -> Reply:
                 actions=("Delete the extension first.",),
             )
         tx.resources.delete(container.id)
+        # Its repository's keys stay: a container made of the same place is known by them.
+        tx.secrets.delete(HELD + container.id.lower())
         return Reply(200)
 
 
