@@ -33,3 +33,16 @@ def test_without_a_token_there_is_health_and_nothing_else(server: RunningServer)
         urllib.request.urlopen(f"{server.url}/subscriptions?api-version=2022-12-01", context=trust)
     assert refused.value.code == 401
     assert refused.value.headers["WWW-Authenticate"].startswith("Bearer authorization_uri=")
+
+
+@pytest.mark.parametrize("path", ["//metadata/endpoints", "/metadata//endpoints/", "/metadata/endpoints/"])
+def test_doubled_and_trailing_slashes_mean_nothing_where_no_token_is_needed(server: RunningServer, path: str) -> None:
+    trust = ssl.create_default_context(cafile=server.ready["caFile"])
+    with urllib.request.urlopen(f"{server.url}{path}?api-version=2022-09-01", context=trust) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize("path", ["//subscriptions/{}/", "/subscriptions//{}", "/SUBSCRIPTIONS/{}//"])
+def test_doubled_and_trailing_slashes_mean_nothing_in_an_id(server: RunningServer, path: str) -> None:
+    status, answer = server.request("GET", f"{path.format(server.subscription)}?api-version=2022-12-01")
+    assert (status, answer["id"]) == (200, f"/subscriptions/{server.subscription}")

@@ -22,6 +22,7 @@ from strongroom.controlplane.arm.call import Call, Reply, encode
 from strongroom.controlplane.arm.errors import ArmError, arm_error
 from strongroom.controlplane.arm.plane import Plane
 from strongroom.controlplane.arm.routing import Found, Router, decode, scope_of
+from strongroom.controlplane.arm.slashes import SingleSlashes
 from strongroom.controlplane.identity.audit import AuditEvent, AuditKind
 from strongroom.controlplane.identity.errors import (
     AccessDenied,
@@ -254,6 +255,7 @@ def application(plane: Plane, router: Router, public: Sequence[BaseRoute]) -> St
 
     app = Starlette(routes=[*public, Route("/healthz", healthy)])
     app.router.default = ArmApp(plane, router)
-    # ARM ids never end in a slash, and clients do not follow redirects of POSTs.
+    # Clients do not follow redirects of POSTs.
     app.router.redirect_slashes = False
+    app.add_middleware(SingleSlashes)
     return app
