@@ -138,7 +138,9 @@ class AuthorityRoutes:
         return self._refusal(oauth.not_supported("Interactive sign-in"), request)
 
     async def _token_v1(self, request: Request) -> Response:
-        return await self._token(request, version=1)
+        # AD FS has this path alone, and answers numbers: az adds what it is told to the time.
+        version = 2 if request.path_params["tenant"].lower() == ADFS else 1
+        return await self._token(request, version=version)
 
     async def _token_v2(self, request: Request) -> Response:
         return await self._token(request, version=2)
