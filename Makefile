@@ -12,7 +12,7 @@ export UV_CACHE_DIR ?= $(CACHE)/uv-cache
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup testbed demo test check bench docs clean lock
+.PHONY: help setup testbed demo test compat check bench docs clean lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -37,6 +37,10 @@ demo: testbed  ## protect, break and restore a sample application on a real cont
 
 test: check testbed  ## every check and every test
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile tests
+
+compat: testbed  ## the tests with azure-cli, which is installed into the cache (370 MB, once)
+	$(BIN)/python -m strongroom.testbed.azure_cli
+	$(BIN)/pytest tests/compat
 
 check: setup  ## formatting, lint, types, import contracts, dependencies
 	$(BIN)/ruff format --check .

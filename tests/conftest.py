@@ -19,7 +19,7 @@ from strongroom.testbed.sharing import shared_testbed, sweep
 
 from .serving import RunningServer, running_server
 
-TIERS = ("unit", "contract", "integration", "e2e")
+TIERS = ("unit", "contract", "integration", "e2e", "compat")
 OUTCOMES = ("passed", "failed", "error", "skipped")
 
 
