@@ -118,7 +118,7 @@ def _base(distributions: Sequence[str], file: Path) -> Layer:
         return Layer.make(root, file)
 
 
-_KEPT_SECONDS = 24 * 3600  # of an image of other code: another checkout may be using it
+_KEPT_SECONDS = 600  # of an image of other code: somebody may be loading it; 300 MB an edit would fill the disk
 
 
 def _own_left_out(folder: str, names: list[str]) -> Iterable[str]:
