@@ -275,3 +275,28 @@ def test_no_change_of_a_character_of_a_clients_query_breaks_it(data: st.DataObje
     place = data.draw(st.integers(0, len(query) - 1))
     change = data.draw(st.sampled_from(["", *string.printable, "\u2028"]))
     run_or_refuse(query[:place] + change + query[place + 1 :], rows)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "Resources",
+        "Resources | extend a = 1",
+        "Resources | order by name asc",
+        "Resources | distinct name",
+        "Resources | summarize count() by name",
+    ],
+)
+def test_a_query_that_would_hold_too_many_rows_is_stopped(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "MAX_ROWS_HELD", 50)
+    rows = ({"name": f"n{number}"} for number in range(1_000_000_000))
+    with pytest.raises(KqlError, match="more than 50 rows"):
+        parse(query).run(rows, now=NOW)
+
+
+@pytest.mark.parametrize("query", ["top 3 by name desc", "top 3 by name asc", "count", "take 3", "summarize count()"])
+def test_a_short_answer_over_more_rows_than_may_be_held_is_given(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"name": f"n{number % 70}", "id": str(number)} for number in range(5_000)]
+    whole = parse(f"Resources | {query}").run(rows, now=NOW)
+    monkeypatch.setattr(evaluation, "MAX_ROWS_HELD", 1_050)
+    assert parse(f"Resources | {query}").run(rows, now=NOW) == whole

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, TypeAlias, assert_never
 
 from strongroom.controlplane.arm.kql import syntax
+from strongroom.controlplane.arm.kql.errors import KqlError
 from strongroom.controlplane.arm.kql.functions import FUNCTIONS, add, has_term
 from strongroom.controlplane.arm.kql.lexer import Token
 from strongroom.controlplane.arm.kql.values import (
@@ -32,6 +33,8 @@ Evaluate: TypeAlias = Callable[[Row], Value]
 # A client's query of jobs costs about 60 a row: this covers a million of them, and ends a hostile one within a minute.
 MAX_EVALUATIONS = 100_000_000
 MAX_TEXT_CHARACTERS = 1024 * 1024  # of one computed string; Kusto cuts a cell there
+# Rows that are held at once, for an answer, an order or groups: whole jobs of this number take 2 GB.
+MAX_ROWS_HELD = 100_000
 # Computed text and list elements, all together: what a query may make of rows it reads, so that it cannot fill memory.
 COMPUTED_CHARACTERS_BASE = 64 * 1024 * 1024
 COMPUTED_CHARACTERS_PER_ROW = 4 * 1024
@@ -41,14 +44,19 @@ LIST_ELEMENT_CHARACTERS = 64  # what an element of a computed list takes in memo
 def run(operators: Iterable[syntax.Operator], rows: Iterable[Row], now: datetime) -> list[dict[str, Any]]:
     """Return what *operators* make of *rows* at *now*; the values are JSON's.
 
-    Raises `KqlError` if that takes more than `MAX_EVALUATIONS` steps or makes too much text.
+    Raises `KqlError` if that takes more than `MAX_EVALUATIONS` steps, makes too much text, or holds too many rows.
     """
+    at: Token | None = None
     meter = _Meter()
     binder = _Binder(now.replace(tzinfo=UTC) if now.tzinfo is None else now.astimezone(UTC), meter)
     stream: Iterator[Row] = meter.read(rows)
     for operator in operators:
-        stream = _apply(operator, stream, binder)
-    return [{name: to_json(value) for name, value in row.items()} for row in stream]
+        stream, at = _apply(operator, stream, binder), operator.at
+    found = []
+    for row in stream:
+        found.append({name: to_json(value) for name, value in row.items()})
+        meter.hold(len(found), at)
+    return found
 
 
 class _Meter:
@@ -68,6 +76,13 @@ class _Meter:
         if self.evaluations < 0:
             problem = "the query takes too much work over this many rows"
             raise at.error(problem, "a narrower `where` on type, resourceGroup or id before this")
+
+    def hold(self, rows: int, at: Token | None) -> None:
+        if rows <= MAX_ROWS_HELD:
+            return
+        problem = f"more than {MAX_ROWS_HELD} rows have to be held"
+        expected = "a narrower `where` before this (for jobs on properties.startTime) or `take`"
+        raise at.error(problem, expected) if at else KqlError(problem, line=1, column=1, token="", expected=(expected,))
 
     def made(self, value: Value, at: Token) -> None:
         if isinstance(value, str):
@@ -92,7 +107,7 @@ def _apply(operator: syntax.Operator, rows: Iterator[Row], binder: "_Binder") ->
         case syntax.Project(distinct=False):
             return _project(operator, rows, binder)
         case syntax.Project():
-            return _distinct(_project(operator, rows, binder))
+            return _distinct(_project(operator, rows, binder), binder.meter, operator.at)
         case syntax.ProjectAway():
             return ({name: row[name] for name in row if name not in operator.names} for row in rows)
         case syntax.Summarize():
@@ -134,12 +149,13 @@ def _project(operator: syntax.Project, rows: Iterator[Row], binder: "_Binder") -
     return (values for _, values in _columns(operator.columns, rows, binder, operator.at))
 
 
-def _distinct(rows: Iterator[Row]) -> Iterator[Row]:
+def _distinct(rows: Iterator[Row], meter: _Meter, at: Token) -> Iterator[Row]:
     seen = set()
     for row in rows:
         key = tuple(map(group_key, row.values()))
         if key not in seen:
             seen.add(key)
+            meter.hold(len(seen), at)
             yield row
 
 
@@ -150,6 +166,7 @@ def _summarize(operator: syntax.Summarize, rows: Iterator[Row], binder: "_Binder
     for _, values in _columns(operator.by, rows, binder, operator.at):
         _, number = groups.setdefault(tuple(map(group_key, values.values())), (values, [0]))
         number[0] += 1
+        binder.meter.hold(len(groups), operator.at)
     for values, number in groups.values():
         yield {**values, **dict.fromkeys(operator.counts, number[0])}
 
@@ -157,10 +174,24 @@ def _summarize(operator: syntax.Summarize, rows: Iterator[Row], binder: "_Binder
 def _sort(operator: syntax.Sort, rows: Iterator[Row], binder: "_Binder") -> Iterator[Row]:
     bound = [binder.bind(key.expression, operator.at) for key in operator.keys]
     cost, work, at = 1 + sum(key.expression.cost for key in operator.keys), binder.meter.work, operator.at
-    sorted_rows = []
+    entries: list[tuple[Row, list[Value]]] = []
     for row in rows:
         work(cost, at)
-        sorted_rows.append((row, [evaluate(row) for evaluate in bound]))
+        entries.append((row, [evaluate(row) for evaluate in bound]))
+        if operator.limit is not None and len(entries) >= 2 * operator.limit + _TRIMMED_AT:
+            # Those that are cut off now are so in the end: what comes later goes behind its equals.
+            _order(entries, operator)
+            del entries[operator.limit :]
+        binder.meter.hold(len(entries), at)
+    _order(entries, operator)
+    return (row for row, _ in islice(entries, operator.limit))
+
+
+_TRIMMED_AT = 1_000  # rows beyond twice those wanted: sorting so seldom costs little
+
+
+def _order(entries: list[tuple[Row, list[Value]]], operator: syntax.Sort) -> None:
+    """Sort *entries*, rows with the values of the operator's keys, in place."""
     # The sort is stable: sorting by the last key first leaves the first key in command.
     for index, key in reversed(list(enumerate(operator.keys))):
         # `reverse` turns the order of nulls too, so their mark is turned beforehand.
@@ -170,8 +201,7 @@ def _sort(operator: syntax.Sort, rows: Iterator[Row], binder: "_Binder") -> Iter
             value = entry[1][index]
             return (null_mark, ()) if value is None else (0, sort_key(value))
 
-        sorted_rows.sort(key=order, reverse=key.descending)
-    return (row for row, _ in islice(sorted_rows, operator.limit))
+        entries.sort(key=order, reverse=key.descending)
 
 
 @dataclass(frozen=True, slots=True)
