@@ -370,7 +370,9 @@ def test_a_credential_that_may_too_little_is_told_what_it_lacks(bare: Stage) -> 
     assert "namespaces" in error["message"]
 
 
-@pytest.mark.parametrize("value", ["%%%" + SECRET, {"deep": SECRET}, [SECRET], 7, ""])
+@pytest.mark.parametrize(
+    "value", ["%%%" + SECRET, {"deep": SECRET}, [SECRET], 7, ""], ids=["text", "object", "list", "number", "empty"]
+)
 def test_what_is_no_base64_of_a_kubeconfig_is_refused_without_being_repeated(bare: Stage, value: Any) -> None:
     body = {"location": "westus", "properties": {"strongroomConnection": {"kubeconfig": value}}}
     answer = bare.send("PUT", path_of(bare, "bad"), body)

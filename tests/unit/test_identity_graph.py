@@ -18,7 +18,13 @@ from strongroom.controlplane.identity.principals import (
 TENANT = "6f1f7ad1-3f5e-4a3b-9c52-0b1d2f6a7c11"
 NOW = datetime(2026, 11, 23, 16, 30, tzinfo=UTC)
 VAULT_ID = "/subscriptions/S/resourceGroups/RG/providers/Microsoft.DataProtection/backupVaults/v1"
-SCRIPT, SECRET = add_secret(new_service_principal("Tom's script", now=NOW), now=NOW, lifetime=timedelta(days=1))
+# Given ids: they stand in the names of tests, which every worker of a run must collect alike.
+APP_ID, OBJECT_ID = "528c449d-9390-4cf8-b038-fda6cca34c33", "6d695a61-286d-4f39-998a-60492d1ffa10"
+SCRIPT, SECRET = add_secret(
+    new_service_principal("Tom's script", now=NOW, app_id=APP_ID, object_id=OBJECT_ID),
+    now=NOW,
+    lifetime=timedelta(days=1),
+)
 VAULT = managed_identity(VAULT_ID, TENANT, incarnation="1", name="v1", created=NOW)
 DIRECTORY = Directory(MemoryPrincipals([SCRIPT, VAULT]), TENANT, "https://127.0.0.1:8443")
 
