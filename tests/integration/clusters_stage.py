@@ -23,7 +23,7 @@ def admin_of(testbed: Testbed, kubeconfig: Path | None = None) -> AdminConnectio
 def clean(testbed: Testbed) -> None:
     """Take everything of ours out of a cluster."""
     ours = f"{manifests.MANAGED_BY}={manifests.OWNER}"
-    for kind in ("clusterrolebindings", "clusterroles"):
+    for kind in ("clusterrolebindings", "clusterroles", "customresourcedefinitions"):
         testbed.kubectl("delete", kind, "-l", ours, "--ignore-not-found")
     testbed.kubectl("delete", "namespace", manifests.NAMESPACE, "--ignore-not-found")
 

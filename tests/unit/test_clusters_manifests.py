@@ -22,6 +22,7 @@ EVERYTHING = [
     manifests.restore_binding(),
     manifests.hooks_binding("default"),
     manifests.settings_map("{}"),
+    *manifests.resource_definitions(),
     *manifests.vault("binding", VAULT),
 ]
 

@@ -3,6 +3,7 @@
 A user chose the server, so an answer may be anything.
 """
 
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -38,6 +39,50 @@ class Found(msgspec.Struct, frozen=True):
     metadata: Metadata
     data: dict[str, str] | None = None
     rules: list[dict[str, Any]] | None = None
+
+
+class DefinitionCondition(msgspec.Struct, frozen=True):
+    """A condition of a CustomResourceDefinition."""
+
+    type: str
+    status: str
+    message: str = ""
+
+
+class DefinitionStatus(msgspec.Struct, frozen=True):
+    """The status of a CustomResourceDefinition."""
+
+    conditions: list[DefinitionCondition] | None = None
+
+
+class Definition(msgspec.Struct, frozen=True):
+    """A CustomResourceDefinition."""
+
+    status: DefinitionStatus = DefinitionStatus()
+
+    @property
+    def served(self) -> bool:
+        """Whether objects of it can be made."""
+        return any(each.type == "Established" and each.status == "True" for each in self.status.conditions or [])
+
+    @property
+    def why(self) -> str:
+        """Why it is not served, as the API server says."""
+        return "; ".join(each.message for each in self.status.conditions or [] if each.status != "True")
+
+
+class LeaseSpec(msgspec.Struct, frozen=True, rename="camel"):
+    """What is read of a Lease."""
+
+    holder_identity: str | None = None
+    renew_time: datetime | None = None
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """A Lease."""
+
+    metadata: Metadata
+    spec: LeaseSpec = LeaseSpec()
 
 
 class Version(msgspec.Struct, frozen=True, rename="camel"):

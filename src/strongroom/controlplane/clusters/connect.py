@@ -12,8 +12,9 @@ from typing import Final
 
 from strongroom.controlplane.clusters import manifests
 from strongroom.controlplane.clusters.access import RETRY, ClusterAccess, request_token
-from strongroom.controlplane.clusters.answers import Found, GrantedRule, RulesReview, Version, read
+from strongroom.controlplane.clusters.answers import Definition, Found, GrantedRule, RulesReview, Version, read
 from strongroom.controlplane.clusters.errors import (
+    ClusterError,
     ClusterForbidden,
     ClusterOwned,
     ConnectorUnfit,
@@ -33,6 +34,7 @@ from strongroom.controlplane.clusters.writing import put, refuse_foreign, write_
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.errors import KubeForbidden, KubeNotFound, KubeProtocolError, KubeUnauthorized
 
+SERVED_SECONDS: Final = 30.0  # a CRD is served within a second; an API server that starts takes a moment longer
 TOKEN_SECONDS: Final = 30.0  # the token controller takes 1 s; one that restarts waits 15 s for its lease
 
 _RBAC: Final = "rbac.authorization.k8s.io"
@@ -80,6 +82,7 @@ NEEDED: Final = (
         for verb in ("get", "create", "patch")
     ],
     Right("list", "", "serviceaccounts", NAMESPACE),
+    *[Right(verb, "apiextensions.k8s.io", "customresourcedefinitions") for verb in ("get", "create", "patch")],
     Right("update", _RBAC, "roles", NAMESPACE),
     # The four roles hold everything, and nobody may write a role with more than he holds without this.
     Right("escalate", _RBAC, "clusterroles"),
@@ -121,6 +124,7 @@ async def connect(admin: AdminConnection) -> ConnectedCluster:
                 raise KubeProtocolError("the namespace kube-system has no uid: is it a Kubernetes API server?")
             await _refuse_owned(api)
             await _write(api)
+            await _established(api)
             token = await _connector_token(api)
     connected = ConnectedCluster(admin.server, admin.ca, uid, version, token, admin.allow_loopback)
     warnings = await check_connector(connected)
@@ -200,9 +204,25 @@ async def _write(api: KubeApi) -> None:
     """Write all objects. Wherever it stops, nobody has more than was meant, and the next run goes on."""
     await refuse_foreign(api, ROLES, manifests.CONNECTOR, NAMESPACE)
     await put(api, manifests.namespace())
+    for document in manifests.resource_definitions():
+        await put(api, document)
     for document in (*manifests.cluster_roles(), *manifests.installer(), *manifests.connector()):
         await put(api, document)
     await write_connector_list(api)
+
+
+async def _established(api: KubeApi) -> None:
+    """Return when the API server serves our custom resources. Raises `ClusterError` where it does not."""
+    deadline = time.monotonic() + SERVED_SECONDS
+    for document in manifests.resource_definitions():
+        name = document["metadata"]["name"]
+        while not (state := read(await api.get(DEFINITIONS, name), Definition)).served:
+            if time.monotonic() > deadline:
+                message = (
+                    f"the API server does not serve {name} after {SERVED_SECONDS:.0f} s: {state.why or 'no reason'}"
+                )
+                raise ClusterError(message)
+            await asyncio.sleep(POLL_SECONDS)
 
 
 def _decoded(token: str) -> str:

@@ -243,7 +243,7 @@ class HostedExtension:
 
     *server* is the API server's URL, *ca* its CA as PEM text, *token_file* a file (0600) that whoever uses this keeps
     filled with a valid token of the extension's account; the child reads it again every minute. *allow_loopback* is as
-    for `parse_kubeconfig`. On Linux the child
+    for `parse_kubeconfig`. With *watch* the child carries out the cluster's custom resources, too. On Linux the child
     ends with the thread that runs this loop.
     """
 
@@ -255,9 +255,10 @@ class HostedExtension:
         token_file: Path,
         namespace: str,
         allow_loopback: bool = False,
+        watch: bool = False,
         command: Sequence[str] | None = None,
     ) -> None:
-        self._settings = (server, ca, token_file, namespace, allow_loopback)
+        self._settings = (server, ca, token_file, namespace, allow_loopback, watch)
         self._command = tuple(command) if command is not None else (sys.executable, "-m", MODULE, "--pipe")
         self._child: _Child | None = None
         self._starting = asyncio.Lock()
@@ -283,7 +284,7 @@ class HostedExtension:
             if self._child is not None:
                 await self._child.stop()
             self._child = child = await _Child.spawn(self._command)
-            server, ca, token_file, namespace, allow_loopback = self._settings
+            server, ca, token_file, namespace, allow_loopback, watch = self._settings
             try:
                 event = await child.ask(
                     lambda seq: wire.Configure(
@@ -293,6 +294,7 @@ class HostedExtension:
                         token_file=str(token_file),
                         namespace=namespace,
                         allow_loopback=allow_loopback,
+                        watch=watch,
                     ),
                     START_SECONDS,
                 )

@@ -3,8 +3,10 @@
 In mode *hosted* there is no Deployment: a child process of `serve` runs the extension with a token of this account.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -12,7 +14,7 @@ import msgspec
 
 from strongroom.controlplane.clusters import manifests
 from strongroom.controlplane.clusters.access import ClusterAccess
-from strongroom.controlplane.clusters.answers import Found, read
+from strongroom.controlplane.clusters.answers import Found, Lease, read
 from strongroom.controlplane.clusters.errors import (
     ClusterError,
     ExtensionModeNotSupported,
@@ -23,6 +25,8 @@ from strongroom.controlplane.clusters.kinds import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
     CONFIG_MAPS,
+    DEFINITIONS,
+    LEASES,
     ROLE_BINDINGS,
     ROLES,
     SECRETS,
@@ -30,10 +34,13 @@ from strongroom.controlplane.clusters.kinds import (
 )
 from strongroom.controlplane.clusters.manifests import NAMESPACE
 from strongroom.controlplane.clusters.rights import Right, wait_for_rights
-from strongroom.controlplane.clusters.writing import put, remove, write_connector_list
+from strongroom.controlplane.clusters.writing import put, refuse_foreign, remove, write_connector_list
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.errors import KubeNotFound, KubeProtocolError
 from strongroom.dataplane.kube.kinds import Kind
+from strongroom.extension.api.lease import LEASE_SECONDS, VERSION_ANNOTATION
+
+HEARTBEAT: Final = timedelta(seconds=LEASE_SECONDS + 60)  # a lost lease, and clocks that differ
 
 
 class Mode(StrEnum):
@@ -63,13 +70,16 @@ class ExtensionSettings:
 class ExtensionHealth:
     """What the cluster has of the extension. *missing* lists what it should have, empty when all is there.
 
-    Whether its process runs is not known here: in mode hosted ask the child.
+    *heartbeat* is when an extension that watches custom resources last said that it lives (UTC, by its clock), and
+    *running* its version; None and "" where none ever did, or the last one ended by itself.
     """
 
     installed: bool
     settings: ExtensionSettings | None
     restore_enabled: bool
     missing: tuple[str, ...]
+    heartbeat: datetime | None = None
+    running: str = ""
 
     @property
     def healthy(self) -> bool:
@@ -90,6 +100,7 @@ _RIGHTS: Final = (
     Right("list", "*", "*"),
     Right("create", "snapshot.storage.k8s.io", "volumesnapshots"),
     Right("create", "", "configmaps", NAMESPACE),
+    Right("watch", manifests.OWN_GROUP, manifests.LOCATIONS, NAMESPACE),
 )
 """One right of each binding: with them all bindings count."""
 
@@ -121,6 +132,7 @@ async def install_extension(access: ClusterAccess, settings: ExtensionSettings) 
             for place in set(known) - set(settings.hook_namespaces):
                 await remove(api, ROLE_BINDINGS, manifests.HOOKS, place)
             await write_connector_list(api)
+            await _update_definitions(api)
             await put(api, manifests.settings_map(_encode(settings, hook_namespaces=settings.hook_namespaces)))
         hooks = [Right("create", "", "pods/exec", place) for place in settings.hook_namespaces]
         await wait_for_rights(access, manifests.EXTENSION, (*_RIGHTS, *hooks))
@@ -161,11 +173,16 @@ async def remove_extension(access: ClusterAccess) -> None:
             await remove(api, SERVICE_ACCOUNTS, manifests.EXTENSION, NAMESPACE)
             await write_connector_list(api)
             await _remove_keys(api)
+            with contextlib.suppress(KubeNotFound):
+                await api.delete(LEASES, manifests.EXTENSION_LEASE, NAMESPACE)  # the extension's own, as the keys are
             await remove(api, CONFIG_MAPS, manifests.SETTINGS_MAP, NAMESPACE)
 
 
-async def extension_health(access: ClusterAccess) -> ExtensionHealth:
-    """Return what the cluster has of the extension, all that is missing at once. Raises `ClusterError`s."""
+async def extension_health(access: ClusterAccess, *, now: datetime | None = None) -> ExtensionHealth:
+    """Return what the cluster has of the extension, all that is missing at once. Raises `ClusterError`s.
+
+    With *now* (UTC) a heartbeat of the last minutes is among what it should have.
+    """
     with translated("look at the extension"):
         async with access.api(manifests.INSTALLER) as api:
             settings = await _settings(api)
@@ -176,14 +193,20 @@ async def extension_health(access: ClusterAccess) -> ExtensionHealth:
                 if not await _there(api, ROLE_BINDINGS, manifests.HOOKS, place):
                     missing.append(f"{ROLE_BINDINGS.name} {manifests.HOOKS} in namespace {place}")
             missing += await _old_roles(api)
+            missing += [f"{name}: connect the cluster again" for name in await _missing_definitions(api)]
+            heartbeat, running = await _heartbeat(api)
             restore = await _there(api, CLUSTER_ROLE_BINDINGS, manifests.RESTORE)
     if settings is None:
-        return ExtensionHealth(False, None, restore, tuple(missing))
+        return ExtensionHealth(False, None, restore, tuple(missing), heartbeat, running)
+    if now is not None and (heartbeat is None or now - heartbeat > HEARTBEAT):
+        missing.append(
+            f"a heartbeat of the extension: {f'the last one was at {heartbeat}' if heartbeat else 'none yet'}"
+        )
     try:
         await access.token(manifests.EXTENSION)
     except ClusterError as error:
         missing.append(f"a token of {manifests.EXTENSION}: {error.message}")
-    return ExtensionHealth(True, settings, restore, tuple(missing))
+    return ExtensionHealth(True, settings, restore, tuple(missing), heartbeat, running)
 
 
 async def _old_roles(api: KubeApi) -> list[str]:
@@ -198,6 +221,40 @@ async def _old_roles(api: KubeApi) -> list[str]:
         if metadata.annotation(manifests.RULES_ANNOTATION) != manifests.rules_hash(name):
             found.append(f"{CLUSTER_ROLES.name} {name} of this version: connect the cluster again")
     return found
+
+
+async def _heartbeat(api: KubeApi) -> tuple[datetime | None, str]:
+    """Return when the active extension renewed its lease, and its version."""
+    try:
+        lease = read(await api.get(LEASES, manifests.EXTENSION_LEASE, NAMESPACE), Lease)
+    except KubeNotFound:
+        return None, ""
+    if not lease.spec.holder_identity:
+        return None, ""
+    return lease.spec.renew_time, lease.metadata.annotation(VERSION_ANNOTATION)
+
+
+async def _missing_definitions(api: KubeApi) -> list[str]:
+    """Return the custom resource definitions that are absent, or not those of this version."""
+    found = []
+    for document in manifests.resource_definitions():
+        name = document["metadata"]["name"]
+        wanted = document["metadata"]["annotations"][manifests.SCHEMA_ANNOTATION]
+        try:
+            metadata = read(await api.get(DEFINITIONS, name), Found).metadata
+        except KubeNotFound:
+            found.append(f"{DEFINITIONS.name} {name}")
+            continue
+        if metadata.annotation(manifests.SCHEMA_ANNOTATION) != wanted:
+            found.append(f"{DEFINITIONS.name} {name} of this version")
+    return found
+
+
+async def _update_definitions(api: KubeApi) -> None:
+    """Make the definitions that are there this version's. Absent ones only `connect` may make: the health tells."""
+    for document in manifests.resource_definitions():
+        if await refuse_foreign(api, DEFINITIONS, document["metadata"]["name"]):
+            await put(api, document)
 
 
 async def _there(api: KubeApi, kind: Kind, name: str, place: str | None = None) -> bool:

@@ -18,6 +18,7 @@ CLUSTER_ROLE_BINDINGS: Final = Kind(_RBAC, "v1", "ClusterRoleBinding", "clusterr
 DEFINITIONS: Final = Kind(
     "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", False, _VERBS
 )
+LEASES: Final = Kind("coordination.k8s.io", "v1", "Lease", "leases", True, _VERBS)
 ACCESS_REVIEWS: Final = Kind(
     "authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", False, frozenset(("create",))
 )
@@ -36,6 +37,7 @@ BY_KIND: Final = {
         ROLE_BINDINGS,
         CLUSTER_ROLES,
         CLUSTER_ROLE_BINDINGS,
+        DEFINITIONS,
     )
 }
 """The kinds of the objects that `manifests.py` makes."""

@@ -9,6 +9,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from strongroom.extension.api import definitions
+from strongroom.extension.api.lease import LEASE_NAME
+
 Object = dict[str, Any]
 """A Kubernetes object, as JSON has it."""
 
@@ -44,6 +47,10 @@ SETTINGS_MAP: Final = "strongroom-settings"
 OWN_GROUP: Final = "backup.strongroom.dev"
 VAULT_RESOURCES: Final = ("backups", "restores", "deletebackups")
 VAULT_VERBS: Final = ("create", "get", "list", "watch", "delete")
+LOCATIONS: Final = "backupstoragelocations"
+_STATUSES: Final = tuple(f"{plural}/status" for plural in (*VAULT_RESOURCES, LOCATIONS))
+SCHEMA_ANNOTATION: Final = definitions.SCHEMA_ANNOTATION
+EXTENSION_LEASE: Final = LEASE_NAME
 OWN_DEFINITIONS: Final = tuple(
     f"{plural}.{OWN_GROUP}" for plural in ("backups", "backupstoragelocations", "deletebackups", "restores")
 )
@@ -97,6 +104,11 @@ def rules_hash(name: str) -> str:
     return hashlib.sha256(json.dumps(_FOUR[name], sort_keys=True).encode()).hexdigest()[:16]
 
 
+def resource_definitions() -> list[Object]:
+    """Return the definitions of our custom resources, and of Azure's hooks."""
+    return definitions.definitions()
+
+
 def namespace() -> Object:
     """Return our namespace."""
     return _object("", "Namespace", NAMESPACE, None)
@@ -125,7 +137,8 @@ def installer() -> list[Object]:
 
     RBAC lets nobody write a Role with more than he holds himself. So the installer holds what it hands out: tokens of
     accounts (in the connector's Role), our custom resources (in a vault's), the extension's Secrets, ConfigMaps and
-    leases. It has `escalate` on nothing and writes no ClusterRole.
+    leases, and what the extension does with our custom resources. It has `escalate` on nothing and writes no
+    ClusterRole.
     """
     write = ["get", "list", "create", "patch", "delete"]
     own = [
@@ -136,6 +149,9 @@ def installer() -> list[Object]:
         rule("coordination.k8s.io", ["leases"], ["get", "create", "update", "patch", "delete"]),
         rule(_RBAC, ["roles", "rolebindings"], [*write, "update"]),
         rule(OWN_GROUP, VAULT_RESOURCES, VAULT_VERBS),
+        rule(OWN_GROUP, [LOCATIONS], ["get", "list", "watch", "create", "patch", "delete"]),
+        rule(OWN_GROUP, _STATUSES, ["patch"]),
+        rule("", ["events"], ["create"]),
     ]
     wide = [
         rule(_RBAC, ["clusterroles"], ["get", "bind"], FOUR_ROLES),
@@ -166,12 +182,16 @@ def extension(storage_locations: Sequence[str], *, listed: bool) -> list[Object]
 
     It reads the Secret `storage-<location>` of each of *storage_locations*, and makes and keeps its own keys in
     `EXTENSION_KEYS_SECRET`: RBAC knows a name at creation only for a server-side apply. With *listed* the connector may
-    ask for its tokens.
+    ask for its tokens. It creates none of our custom resources, and writes their statuses alone.
     """
     rules = [
         rule("", ["secrets"], ["get", "create", "patch"], (EXTENSION_KEYS_SECRET,)),
         rule("", ["configmaps"], ["get", "create", "patch", "delete"]),  # the marker, and the intents to freeze
         rule("coordination.k8s.io", ["leases"], ["get", "create", "update", "patch"]),
+        rule(OWN_GROUP, VAULT_RESOURCES, ["get", "list", "watch", "delete"]),  # deletes them 7 days after their end
+        rule(OWN_GROUP, [LOCATIONS], ["get", "list", "watch"]),
+        rule(OWN_GROUP, _STATUSES, ["patch"]),
+        rule("", ["events"], ["create"]),
     ]
     if storage_locations:
         rules.append(rule("", ["secrets"], ["get"], [STORAGE_SECRET_PREFIX + name for name in storage_locations]))
