@@ -13,7 +13,7 @@ from strongroom.controlplane.state.resources import Document, Resource
 from strongroom.controlplane.state.times import stamp
 from strongroom.controlplane.workflows.containers import Place
 from strongroom.controlplane.workflows.engine import Steps
-from strongroom.controlplane.workflows.extension_work import carry_out
+from strongroom.controlplane.workflows.extension_work import carry_out, withdraw
 from strongroom.controlplane.workflows.jobdocs import facing
 from strongroom.controlplane.workflows.planning import plan_next
 from strongroom.controlplane.workflows.readiness import InstanceRequest, problems_of_instance, read_instance
@@ -25,7 +25,7 @@ from strongroom.controlplane.workflows.services import (
     place_of_cluster,
 )
 from strongroom.controlplane.workflows.work_ids import PURGE, work_id
-from strongroom.extension.api.documents import Backup, BackupSpec, ObjectMeta, Selection, SnapshotSettings
+from strongroom.extension.api.documents import Backup, BackupSpec, Kind, ObjectMeta, Selection, SnapshotSettings
 from strongroom.extension.api.status import Failure, Phase, Status
 from strongroom.protection.errors import ErrorCode, Refused, UserError, refuse_if_any
 from strongroom.protection.instance import ProtectionState
@@ -35,6 +35,12 @@ log = logging.getLogger(__name__)
 DELETED: Final = "Microsoft.DataProtection/backupVaults/deletedBackupInstances"
 JOBS_SECONDS: Final = 1.0  # between looks whether the jobs of an instance that is deleted have ended
 CHECK_SECONDS: Final = 300.0  # a validation looks at every selected claim; a person waits for it
+NO_ANSWER: Final = UserError(
+    str(ErrorCode.CUSTOM_RESOURCES_TIMEOUT),
+    f"The extension did not answer within {CHECK_SECONDS:.0f} seconds.",
+    ("Look at the health of the cluster and its extension, then repeat.",),
+    retryable=True,
+)
 
 _STATUS_OF: Final[Mapping[ProtectionState, str]] = {
     ProtectionState.CONFIGURING: "ConfiguringProtection",
@@ -151,21 +157,16 @@ class Protecting:
         return None
 
     async def _ask_cluster(self, request: InstanceRequest) -> list[UserError]:
+        name = f"check-{uuid.uuid4()}"
         try:
             _, place = await self._services.read(lambda tx: place_of_cluster(tx, request.cluster))
-            name = f"check-{uuid.uuid4()}"
             document = backup_document(name, place, request, caller={}, dry_run=True)
             async with asyncio.timeout(CHECK_SECONDS):
                 status = await carry_out(self._services, request.cluster, place, document, _nobody)
         except TimeoutError:
-            return [
-                UserError(
-                    str(ErrorCode.CUSTOM_RESOURCES_TIMEOUT),
-                    f"The extension did not answer within {CHECK_SECONDS:.0f} seconds.",
-                    ("Look at the health of the cluster and its extension, then repeat.",),
-                    retryable=True,
-                )
-            ]
+            # It would hold one of the few places for checks in the extension for as long as it hangs.
+            await withdraw(self._services, request.cluster, Kind.BACKUP, name)
+            return [NO_ANSWER]
         except StateUnavailable:
             raise
         except Exception as error:

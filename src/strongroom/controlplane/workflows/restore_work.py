@@ -15,7 +15,7 @@ from strongroom.controlplane.workflows.backing_up import PROGRESS_SECONDS, end_j
 from strongroom.controlplane.workflows.containers import Place
 from strongroom.controlplane.workflows.engine import StepFailed, Steps, WorkflowCancelled
 from strongroom.controlplane.workflows.extension_work import carry_out, withdraw
-from strongroom.controlplane.workflows.protecting import CHECK_SECONDS, of_failure
+from strongroom.controlplane.workflows.protecting import CHECK_SECONDS, NO_ANSWER, of_failure
 from strongroom.controlplane.workflows.readiness import read_instance, target_problems
 from strongroom.controlplane.workflows.restoring import RestoreRequest, restore_of
 from strongroom.controlplane.workflows.services import (
@@ -64,15 +64,17 @@ class Restoring:
     async def _check(self, operation_id: str) -> Any:
         operation = await self._services.operation(operation_id)
         request = restore_of(operation.request["request"])
+        name = f"check-{uuid.uuid4()}"
         try:
             place = await self._services.read(lambda tx: self._prepare(tx, operation.resource, request))
-            document = _document(
-                f"check-{uuid.uuid4()}", place, request, {"instance": operation.resource}, dry_run=True
-            )
+            document = _document(name, place, request, {"instance": operation.resource}, dry_run=True)
             async with asyncio.timeout(CHECK_SECONDS):
                 status = await carry_out(self._services, request.target, place, document, _nobody)
             if status.phase is Phase.FAILED and status.error is not None:
                 return error_json(of_failure(status.error))
+        except TimeoutError:
+            await withdraw(self._services, request.target, Kind.RESTORE, name)
+            return error_json(NO_ANSWER)
         except StateUnavailable:
             raise
         except Exception as error:
