@@ -112,3 +112,25 @@ async def test_the_name_of_a_deleted_account_gives_nobody_else_what_it_held(stag
     assert stage.group not in taken.content.decode()
     await stage.made("PUT", account_in(stage.group, "shared"), body)
     await stage.made("DELETE", account_in(stage.group, "shared"))
+
+
+async def test_a_role_at_what_was_deleted_does_not_hold_for_what_is_made_there_anew(stage: Stage) -> None:
+    policy = f"{stage.vault}/backupPolicies/passing"
+    container = f"{stage.account}/blobServices/default/containers/passing"
+    for path, body in ((policy, bodies_of(stage)["BackupPolicies_CreateOrUpdate"]), (container, {})):
+        await stage.made("PUT", path, body)
+        before = caller(stage, CONTRIBUTOR, path)
+        assert (await before.send("GET", path)).status == 200
+        await stage.made("DELETE", path)
+        await stage.made("PUT", path, body)
+        assert (await before.send("GET", path)).status == 403, path
+
+
+async def test_a_group_that_is_called_like_a_part_of_paths_opens_no_operation_of_another_group(stage: Stage) -> None:
+    begun = await stage.send("DELETE", f"{stage.vault}/backupInstances/instance1")
+    operation = begun.headers["azure-asyncoperation"].partition("?")[0].rpartition("/")[2]
+    for name in ("operationStatus", "operationResults", "operations"):
+        group = f"/subscriptions/{stage.subscription}/resourceGroups/{name}"
+        await stage.made("PUT", group, {"location": LOCATION})
+        path = f"{group}/providers/Microsoft.DataProtection/operationStatus/{operation}"
+        assert (await stage.send("GET", path)).status == 404, name

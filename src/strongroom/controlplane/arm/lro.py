@@ -6,6 +6,7 @@ with both.
 """
 
 import base64
+import re
 import uuid
 from typing import Final
 
@@ -17,6 +18,7 @@ from strongroom.controlplane.state.times import UNSET, now, stamp
 
 POLL_SECONDS: Final = 0.5  # most operations end within a second; azure-core's own fallback is 30 s
 JOB_INFO: Final = "OperationJobExtendedInfo"
+_LOCATION: Final = re.compile(r"/providers/[^/]+/locations/[^/]+$")
 
 
 def new_id() -> str:
@@ -90,10 +92,9 @@ def _headers(call: Call, operation: LongOperation, status_path: str) -> dict[str
 def find(call: Call, tx: Tx) -> LongOperation:
     """Return the operation that the path names. Raises 404 for one outside the path's scope, as for none at all."""
     operation = tx.operations.get(call.path["operation"])
-    scope = call.id.lower().split("/operationstatus/")[0].split("/operationresults/")[0].split("/operations/")[0]
+    scope = call.id.lower().rsplit("/", 2)[0]  # without `operationStatus/{id}`, whatever resources are called
     # Below a location the id names no resource: there the subscription (and group) is the scope.
-    scope = scope.split("/providers/microsoft.dataprotection/locations/")[0]
-    scope = scope.split("/providers/microsoft.containerservice/locations/")[0]
+    scope = _LOCATION.sub("", scope)
     if operation is None or not (operation.resource.lower() + "/").startswith(scope + "/"):
         raise ArmError(404, "ResourceNotFound", f"The operation '{call.path['operation']}' was not found.")
     return operation

@@ -16,6 +16,7 @@ from typing import Any, Final
 from strongroom.controlplane.catalog import pruning
 from strongroom.controlplane.catalog.points import VolumeFacts
 from strongroom.controlplane.catalog.pruning import DeleteVolumes, WaitingVolume
+from strongroom.controlplane.identity.assignments import forget_resource
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.errors import StateUnavailable
 from strongroom.controlplane.state.points import DELETING, KEPT, StoredPoint
@@ -125,6 +126,8 @@ class Expiring:
         def finish(tx: Tx) -> int:
             left = tx.points.count(instance_id)
             if not left and tx.resources.delete(deleted_id):
+                # Undeleted it would have kept its roles; now the name is free for another one.
+                forget_resource(tx, instance_id)
                 _audit(tx, INSTANCE_PURGED, instance_id, "Succeeded")
             return left
 

@@ -10,6 +10,7 @@ from strongroom.controlplane.arm.pages import page_of
 from strongroom.controlplane.arm.preconditions import check_preconditions
 from strongroom.controlplane.arm.routing import Operation
 from strongroom.controlplane.arm.shapes import shape
+from strongroom.controlplane.identity.assignments import forget_resource
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.state.times import now
@@ -90,6 +91,7 @@ def delete_policy(call: Call) -> Reply:
                 f"'{used[0].name}'.",
                 actions=("Give these instances another policy, or stop and delete them.",),
             )
+        forget_resource(tx, policy.id)
         tx.resources.delete(policy.id)
         return Reply(200)
 

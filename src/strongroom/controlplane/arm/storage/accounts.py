@@ -21,6 +21,7 @@ from strongroom.controlplane.arm.routing import Operation
 from strongroom.controlplane.arm.shapes import shape
 from strongroom.controlplane.catalog.errors import AttachmentRefused
 from strongroom.controlplane.catalog.stores import StorageAccount
+from strongroom.controlplane.identity.assignments import forget_resource
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.state.times import now, stamp
@@ -214,6 +215,7 @@ def delete_account(call: Call) -> Reply:
                 f"The storage account '{account.name}' has {count} containers.",
                 actions=("Delete its containers first; their content stays where it lies.",),
             )
+        forget_resource(tx, account.id)
         tx.resources.delete_tree(account.id)
         if not account.private.get("attached"):
             tx.secrets.put(LEFT + account.name.lower(), account.id.lower().encode())

@@ -12,6 +12,7 @@ from strongroom.controlplane.arm.routing import Operation
 from strongroom.controlplane.arm.shapes import shape
 from strongroom.controlplane.arm.storage.accounts import ACCOUNT
 from strongroom.controlplane.catalog.keys import CONTAINER as HELD
+from strongroom.controlplane.identity.assignments import forget_resource
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.state.times import now, stamp
@@ -96,6 +97,7 @@ def delete_container(call: Call) -> Reply:
                 f"The backup extension {user.id} keeps its recovery points in this container.",
                 actions=("Delete the extension first.",),
             )
+        forget_resource(tx, container.id)
         tx.resources.delete(container.id)
         # Its repository's keys stay: a container made of the same place is known by them.
         tx.secrets.delete(HELD + container.id.lower())
