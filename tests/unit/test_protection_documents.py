@@ -262,6 +262,14 @@ def test_an_update_may_change_the_selection_but_neither_cluster_nor_snapshot_gro
     assert len(caught.value.error.details) == 2
 
 
+def test_a_policy_of_a_vault_whose_id_only_folds_to_the_same_is_none_of_this_vault() -> None:
+    document = instance()
+    document["policyInfo"]["policyId"] = POLICY.replace("vaultrg", "stra\u00dfe")
+    vault = POLICY.replace("vaultrg", "strasse").rpartition("/backupPolicies/")[0]
+    with pytest.raises(Refused, match="of the vault"):
+        parse_instance(document, vault=vault)
+
+
 def test_the_restore_that_the_cli_sends_is_read_whole() -> None:
     request = parse_restore_request(restore())
     assert request.recovery_point_id == "745c287056794409bf2441b17b02aeaa"

@@ -39,7 +39,7 @@ class Datasource:
 
     def is_same(self, other: "Datasource") -> bool:
         """Say whether both are one cluster; ARM ids don't heed casing."""
-        return self.id.casefold() == other.id.casefold()
+        return self.id.lower() == other.id.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def parse_instance(
     policy_id, group_id, configuration = "", "", None
     if policy is not None:
         policy_id = read_arm_id(policy, "policyId", _POLICY_ID, "a backup policy of a backup vault")
-        if vault and policy_id and not policy_id.casefold().startswith(f"{vault.casefold()}/backuppolicies/"):
+        if vault and policy_id and not policy_id.lower().startswith(f"{vault.lower()}/backuppolicies/"):
             policy.wrong(
                 "policyId",
                 f"{shown(policy_id)} is not a backup policy of the vault {vault}",
@@ -98,7 +98,7 @@ def check_update(stored: InstanceSettings, wanted: InstanceSettings, path: str =
                 "Create another backup instance for the other cluster.",
             )
         )
-    if stored.snapshot_group_id.casefold() != wanted.snapshot_group_id.casefold():
+    if stored.snapshot_group_id.lower() != wanted.snapshot_group_id.lower():
         problems.append(
             invalid(
                 f"{path}.policyInfo.policyParameters.dataStoreParametersList",
