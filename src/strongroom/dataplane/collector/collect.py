@@ -5,6 +5,7 @@ marker name the new point. Up to the commit there is no recovery point; after it
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,11 +21,13 @@ from strongroom.dataplane.collector.instant import (
     CONFIG_MAPS,
     INSTANTS_AT_MOST,
     NAMESPACES,
+    Instant,
     take_instant,
 )
 from strongroom.dataplane.collector.kindread import SINGLE_READS_AT_ONCE, Reader
 from strongroom.dataplane.collector.marker import Named, marker_key, marker_namespace, read_marker, write_marker
 from strongroom.dataplane.collector.metadata import Meta, list_metadata
+from strongroom.dataplane.collector.quiet import Quiet, plan_quiet
 from strongroom.dataplane.collector.selection import (
     Resolved,
     check_namespaces,
@@ -38,6 +41,7 @@ from strongroom.dataplane.collector.snapshotting import (
     survey_volumes,
     without_snapshot,
 )
+from strongroom.dataplane.hooks.freezing import BackupHooks, Freeze
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.discovery import Discovery, discover
 from strongroom.dataplane.kube.errors import KubeExpired, KubeForbidden
@@ -71,6 +75,7 @@ class BackupRequest:
 
     *snapshot_parameters* are laid over those of the VolumeSnapshotClasses. *marker*: write the marker after the commit.
     *whole*: read everything, whatever an earlier point has. *caller* goes into the manifest as it is.
+    *hooks* run around the cut of the volumes.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -79,6 +84,7 @@ class BackupRequest:
     marker: bool = True
     whole: bool = False
     caller: Mapping[str, str] = field(default_factory=dict)
+    hooks: BackupHooks | None = None
 
 
 @dataclass(frozen=True)
@@ -118,8 +124,9 @@ async def collect(
     """Take one backup and return its recovery point.
 
     Raises errors of the selection (exit code 2) before anything is written; `KubeUnreachable`, `KubeUnauthorized` and
-    errors of the repository end the run without a recovery point. What concerns one kind or one volume never does: it
-    stands in the coverage report, and the point is Partial.
+    errors of the repository end the run without a recovery point; so do `HookFailed` and `FreezeFailed`, before any
+    volume is cut. What concerns one kind or one volume never does: it stands in the coverage report, and the point is
+    Partial.
     """
     return_large_buffers()
     return await _Backup(api, repo, request, progress or (lambda _: None)).take()
@@ -149,13 +156,14 @@ class _Backup:
         committing = False
         try:
             survey = await self._survey_volumes(resolved)
-            session = await self._snapshot(discovery, run, survey)
-            cluster, incremental = await self._read(discovery, resolved, run, session)
+            quiet = await self._plan_quiet(resolved, run, survey)
+            session, instant = await self._cut(discovery, resolved, run, survey, quiet)
+            cluster, incremental = await self._read(discovery, resolved, run, session, instant)
             if session is not None:
                 self._progress(Progress("waiting for volume snapshots"))
                 await session.ready()
             self._progress(Progress("committing"))
-            draft = await self._draft(started, discovery, cluster, incremental, session, read_before)
+            draft = await self._draft(started, discovery, cluster, incremental, session, read_before, quiet)
             # A full store fails here, while it is sure that no manifest owns the snapshots.
             await run.packs.close()
             committing = True
@@ -218,7 +226,43 @@ class _Backup:
         self._warnings += survey.problems
         return survey
 
-    async def _snapshot(self, discovery: Discovery, run: Run, survey: VolumeSurvey | None) -> SnapshotSession | None:
+    async def _plan_quiet(self, resolved: Resolved, run: Run, survey: VolumeSurvey | None) -> Quiet | None:
+        """Find out in which pods hooks are to run. Leaves nothing behind."""
+        if self._request.hooks is None or not self._request.hooks.hooks:
+            return None
+        named = self._selected if resolved.namespaces.narrows else None
+        quiet = await plan_quiet(self._api, self._request.hooks, run.id, resolved, survey, named)
+        self._warnings += quiet.idle
+        return quiet
+
+    async def _cut(
+        self, discovery: Discovery, resolved: Resolved, run: Run, survey: VolumeSurvey | None, quiet: Quiet | None
+    ) -> tuple[SnapshotSession | None, Instant | None]:
+        """Have all volumes cut, with hooks while applications stand still; X is then taken before they go on.
+
+        If it stops here the session's own sweep finds what is left of snapshots, and the intent says what to thaw.
+        """
+        if quiet is None:
+            return await self._snapshot(discovery, run, survey), None
+        session: SnapshotSession | None = None
+        try:
+            try:
+                self._progress(Progress("running hooks", total=quiet.freeze.pods))
+                await quiet.freeze.begin()
+                session = await self._snapshot(discovery, run, survey, quiet.freeze)
+                with contextlib.suppress(KubeExpired):  # then it is taken after the thaw
+                    return session, await take_instant(self._api, resolved.namespaces.names)
+                return session, None
+            finally:
+                await quiet.freeze.thaw()
+        except BaseException:
+            if session is not None:
+                await asyncio.shield(session.abandon())
+            raise
+
+    async def _snapshot(
+        self, discovery: Discovery, run: Run, survey: VolumeSurvey | None, freeze: Freeze | None = None
+    ) -> SnapshotSession | None:
         """Have all volumes cut before X is taken. If it stops here the session's own sweep finds what is left."""
         if survey is None:
             return None
@@ -233,6 +277,8 @@ class _Backup:
             self._request.snapshot_parameters,
             repository_id=self._repo.info.id,
         )
+        if freeze is not None:
+            freeze.watch(lambda: session.cut_claims)
         try:
             await session.cut()
         except BaseException:
@@ -241,9 +287,17 @@ class _Backup:
         return session
 
     async def _read(
-        self, discovery: Discovery, resolved: Resolved, run: Run, session: SnapshotSession | None
+        self,
+        discovery: Discovery,
+        resolved: Resolved,
+        run: Run,
+        session: SnapshotSession | None,
+        taken: Instant | None = None,
     ) -> tuple[ClusterRead, Incremental]:
-        """Take X and read all kinds at it, at most `INSTANTS_AT_MOST` times; then the rest at revisions of its own."""
+        """Take X and read all kinds at it, at most `INSTANTS_AT_MOST` times; then the rest at revisions of its own.
+
+        *taken* is an X that was taken before.
+        """
         reader = Reader(
             self._api,
             run,
@@ -259,7 +313,7 @@ class _Backup:
         for attempt in range(1, INSTANTS_AT_MOST + 1):
             last = attempt == INSTANTS_AT_MOST
             try:
-                instant = await take_instant(self._api, resolved.namespaces.names, attempt)
+                instant = (attempt == 1 and taken) or await take_instant(self._api, resolved.namespaces.names, attempt)
                 cluster = await ClusterRead.begin(reader, discovery, resolved, instant, progress=self._reading)
                 (base, why), _ = await in_parallel(self._base(run, cluster, base), cluster.list_definitions())
                 await cluster.define(base.manifest if base is not None else None)
@@ -318,11 +372,17 @@ class _Backup:
         incremental: Incremental,
         session: SnapshotSession | None,
         read_before: int,
+        quiet: Quiet | None,
     ) -> ManifestDraft:
         resolved = cluster.resolved
         entries = coverage.kind_entries(resolved, cluster.outcomes, cluster.definitions, cluster.shared)
         failures = coverage.group_failures(discovery.failed, resolved)
         volumes, volume_warnings = self._volumes(cluster, session)
+        hook_warnings: list[str] = []
+        state = coverage.state_of(entries, failures, volumes)
+        if quiet is not None:
+            volumes, hook_warnings = quiet.mark(volumes), quiet.freeze.warnings()
+            state = coverage.PARTIAL if quiet.freeze.not_thawed else state
         references = await self._references(cluster)
         existing = cluster.namespaces or {}
         return ManifestDraft(
@@ -340,14 +400,21 @@ class _Backup:
                 attempts=cluster.instant.attempt,
             ),
             incremental=incremental,
-            state=coverage.state_of(entries, failures, volumes),
+            state=state,
             kinds=entries,
             failed_groups=failures,
             excluded_namespaces=excluded_namespaces(resolved.namespaces, existing),
             references=references,
             volumes=volumes,
-            warnings=(*self._warnings, *cluster.warnings, *coverage.warnings_of(entries, failures), *volume_warnings),
+            warnings=(
+                *hook_warnings,
+                *self._warnings,
+                *cluster.warnings,
+                *coverage.warnings_of(entries, failures),
+                *volume_warnings,
+            ),
             bytes_read=self._api.bytes_read - read_before,
+            hooks=quiet.summary() if quiet is not None else None,
             caller=self._request.caller,
         )
 

@@ -106,7 +106,7 @@ async def exec_in_container(
                 await asyncio.shield(_close(socket))
     except TimeoutError as error:
         raise KubeExecTimeout(
-            f"the command in {where} did not end within {timeout:g} s{_said(out, err)}",
+            f"the command in {where} did not end within {timeout:.3g} s{_said(out, err)}",
             hint="Give it a longer timeout. It may still be running",
             verb="exec",
             path=path,

@@ -230,6 +230,31 @@ class Incremental(_Wire, frozen=True, kw_only=True):
     whole_since: str = ""
 
 
+class HookFailure(_Wire, frozen=True, kw_only=True):
+    """A hook's command that did not succeed: which hook, in which pod (`namespace/name`) and container, and why."""
+
+    hook: str
+    pod: str
+    container: str = ""
+    reason: str
+
+
+class HookSummary(_Wire, frozen=True, kw_only=True):
+    """What became of the hooks: pods and commands, and when applications stood still (`frozen` to `thawed`, ISO 8601).
+
+    `failed` counts commands; `failures` are the first of them. `capped`: the longest time of standing still was over
+    before everything was cut.
+    """
+
+    pods: int = 0
+    commands: int = 0
+    failed: int = 0
+    failures: tuple[HookFailure, ...] = ()
+    frozen: str = ""
+    thawed: str = ""
+    capped: bool = False
+
+
 class Manifest(_Wire, frozen=True, kw_only=True):
     """The signed payload of `points/<id>/manifest.json`: the commit point, and the root of all that the point names."""
 
@@ -263,5 +288,7 @@ class Manifest(_Wire, frozen=True, kw_only=True):
     bytes_written: int = 0
     rules: str = ""
     """Version of Strongroom's rules of splitting objects; objects are taken over only from a point with the same."""
+    hooks: HookSummary | None = None
+    """What became of the hooks, None where there were none."""
     caller: Mapping[str, str] = {}
     """Opaque data of the caller (instance, tag, rule, expiry, job)."""

@@ -23,6 +23,7 @@ from strongroom.dataplane.repository.model import (
     Digest,
     FileRef,
     GroupFailure,
+    HookSummary,
     Incremental,
     Instant,
     KindEntry,
@@ -63,6 +64,7 @@ class ManifestDraft(msgspec.Struct, kw_only=True):
     volumes: Sequence[VolumeEntry] = ()
     warnings: Sequence[str] = ()
     bytes_read: int = 0
+    hooks: HookSummary | None = None
     caller: Mapping[str, str] = {}
 
 
@@ -245,6 +247,7 @@ class Run:
                 object_bytes=self.object_bytes,
                 bytes_read=draft.bytes_read,
                 rules=RULES,
+                hooks=draft.hooks,
                 caller=draft.caller,
             )
             key = paths.manifest_path(manifest.id)

@@ -233,6 +233,15 @@ class SnapshotSession:
         """The names of this run's VolumeSnapshotContents: snapshot-controller makes them, without a label of ours."""
         return frozenset(cut.content for cut in self._cuts if cut.content)
 
+    @property
+    def cut_claims(self) -> frozenset[tuple[str, str, str]]:
+        """Namespace, name and uid of each claim whose volume is known to be cut by now."""
+        return frozenset(
+            (cut.claim.namespace, cut.claim.name, cut.claim.uid)
+            for cut in self._cuts
+            if cut.stage in (_Stage.CUT, _Stage.READY)
+        )
+
     async def release(self) -> tuple[str, ...]:
         """After the commit: remove VolumeSnapshots and contents. The storage keeps what the manifest owns.
 

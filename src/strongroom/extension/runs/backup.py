@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from strongroom.dataplane.collector.collect import BackupRequest, BackupResult, Progress, collect
+from strongroom.dataplane.hooks.freezing import BackupHooks
 from strongroom.dataplane.objectstore.errors import StoreUnavailable
 from strongroom.dataplane.repository import paths
 from strongroom.dataplane.repository.errors import RepositoryError
@@ -27,6 +28,7 @@ from strongroom.extension.runs.checks import check_backup, existing_only
 from strongroom.extension.runs.context import Job, RunContext
 from strongroom.extension.runs.failures import together
 from strongroom.extension.runs.feed import Feed
+from strongroom.extension.runs.hooks import backup_hooks, thaw
 from strongroom.extension.runs.mapping import backup_selection, unsupported_of_backup
 from strongroom.protection.errors import ErrorCode
 
@@ -57,11 +59,18 @@ async def run_backup(context: RunContext, backup: Backup, feed: Feed) -> BackupS
         if (found := await committed(repo, backup, context.jobs)) is not None:
             return status_of(found, found.warnings)
         selection, missing = await existing_only(api, selection)
+        hooks, problems = await backup_hooks(api, spec.selection.backup_hook_references)
+        if problems:
+            return BackupStatus(phase=Phase.FAILED, error=together(problems))
+        if hooks:
+            # Before anything is frozen by this run: the thaw of an earlier one would not know the difference.
+            missing += [_hook_warning("", text) for text in await thaw(context, api)]
         request = BackupRequest(
             selection=selection,
             snapshot_volumes=spec.selection.snapshot_volumes,
             snapshot_parameters=spec.snapshot.parameters,
             caller=_caller(backup),
+            hooks=BackupHooks(hooks, context.namespace, live=context.live_freezes) if hooks else None,
         )
         try:
             result = await collect(api, repo, request, progress=lambda step: _tell(feed, step))
@@ -140,11 +149,24 @@ def _warnings(manifest: Manifest, texts: Iterable[str]) -> Iterator[StatusWarnin
     """Give each of the data plane's warnings its resource and code."""
     volumes = {_said_of(entry): entry for entry in manifest.volumes if entry.reason}
     for text in texts:
+        if (pod := _hook_pod(manifest, text)) is not None:
+            yield _hook_warning(pod, text)
+            continue
         entry = next((one for said, one in volumes.items() if text.endswith(said)), None)
         if entry is None:
             yield StatusWarning(code=str(ErrorCode.GENERIC_WARNING), message=text)
         else:
             yield StatusWarning(resource=f"{entry.namespace}/{entry.claim}", code=_volume_code(entry), message=text)
+
+
+def _hook_pod(manifest: Manifest, text: str) -> str | None:
+    """Return the pod (`namespace/name`) in which a hook failed that *text* tells of, None for another text."""
+    failures = manifest.hooks.failures if manifest.hooks is not None else ()
+    return next((each.pod for each in failures if text.startswith(f"hook {each.hook} in pod {each.pod}, ")), None)
+
+
+def _hook_warning(pod: str, text: str) -> StatusWarning:
+    return StatusWarning(resource=pod, code=str(ErrorCode.HOOK_FAILED), message=text)
 
 
 def _said_of(entry: VolumeEntry) -> str:

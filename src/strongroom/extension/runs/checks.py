@@ -36,6 +36,7 @@ from strongroom.extension.api.documents import Backup
 from strongroom.extension.api.status import BackupStatus, Failure, Phase, StatusWarning, bounded
 from strongroom.extension.runs.context import RunContext
 from strongroom.extension.runs.failures import failure_of, together
+from strongroom.extension.runs.hooks import backup_hooks, check_backup_hooks
 from strongroom.extension.runs.mapping import backup_selection, unsupported_of_backup
 from strongroom.protection.errors import ErrorCode
 
@@ -127,8 +128,12 @@ async def _check_cluster(context: RunContext, backup: Backup, warnings: list[Sta
                     for group, reason in sorted(discovery.failed.items())
                 ]
             problems = await _check_kinds(api, resolved)
+            hooks, wrong = await backup_hooks(api, backup.spec.selection.backup_hook_references)
+            problems += wrong
+            if hooks:
+                problems += await check_backup_hooks(api, hooks, resolved)
             if backup.spec.selection.snapshot_volumes:
-                problems += await _check_volumes(api, discovery, resolved, warnings)
+                problems += await check_volumes(api, discovery, resolved, warnings)
     except StrongroomError as error:
         return [failure_of(error)]
     return problems
@@ -172,7 +177,7 @@ def _cannot_list(kind: Kind, error: KubeError) -> Failure:
     )
 
 
-async def _check_volumes(
+async def check_volumes(
     api: KubeApi, discovery: Discovery, resolved: Resolved, warnings: list[StatusWarning]
 ) -> list[Failure]:
     """Look whether each selected claim's volume has a CSI driver and a VolumeSnapshotClass that serves it."""

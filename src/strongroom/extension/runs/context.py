@@ -1,5 +1,6 @@
 """What every run works with: the cluster, the extension's keys, and the storage locations with their credentials."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -48,6 +49,10 @@ class RunContext:
         self._access = access
         self.jobs: dict[PointId, Job] = {}
         """The job of each of our own recovery points that was looked at: a manifest never changes."""
+        self.live_freezes: set[str] = set()
+        """The names of the intents to freeze whose runs are under way in this process."""
+        self.thawing = asyncio.Lock()
+        """Held while what killed backups left frozen is thawed."""
         self._locations: dict[str, _Located] = {}
         self.refresh: Callable[[str], Awaitable[None]] | None = None
         """Called with a location's name before it is opened: whoever knows more of it says so by `locate`."""

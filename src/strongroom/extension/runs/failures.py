@@ -3,6 +3,7 @@
 from typing import Final
 
 from strongroom.dataplane.collector.selection import UnknownNamespace
+from strongroom.dataplane.hooks.errors import FreezeFailed, HookFailed, HookMissing
 from strongroom.dataplane.kube.errors import (
     KubeconfigInvalid,
     KubeError,
@@ -54,6 +55,8 @@ _CODES: Final[_Codes] = (
     (RunTooLong, ErrorCode.SYNC_TIMEOUT, True),
     (RepositoryError, OPERATION_FAILED, False),
     (UnknownNamespace, ErrorCode.NAMESPACE_NOT_FOUND, False),
+    ((HookFailed, FreezeFailed), ErrorCode.HOOK_FAILED, False),
+    (HookMissing, ErrorCode.GENERIC_RESOURCE_NOT_FOUND, False),
     (RestoreInterrupted, ErrorCode.EXTENSION_UNHEALTHY, True),
     ((KubeUnreachable, KubeTooManyRequests, KubeServerError), ErrorCode.EXTENSION_UNHEALTHY, True),
     ((KubeUnauthorized, KubeForbidden), ErrorCode.EXTENSION_HAS_ERRORS, False),

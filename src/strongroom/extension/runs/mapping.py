@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from strongroom.dataplane.repository import model
 from strongroom.dataplane.restore.model import Conflict, RestoreRequest, VolumeMode
 from strongroom.extension.api.documents import DocumentInvalid, NamespacedName, RestoreCriteria, Selection
-from strongroom.extension.api.status import Failure, StatusWarning
+from strongroom.extension.api.status import Failure
 from strongroom.protection.errors import ErrorCode
 
 # A version as Kubernetes orders them: v1, v2beta1. What else stands before a slash is a group.
@@ -96,15 +96,6 @@ def resource_type(text: str) -> str:
 def unsupported_of_backup(selection: Selection) -> list[Failure]:
     """Return what a selection asks for and is not built: a backup must not run silently without it."""
     found = []
-    if selection.backup_hook_references:
-        hooks = _names(selection.backup_hook_references)
-        found.append(
-            _unsupported(
-                f"backup hooks are not supported yet: {hooks}",
-                "spec.selection.backupHookReferences",
-                "Remove backupHookReferences from the backup configuration, or quiesce the application yourself",
-            )
-        )
     if selection.included_volume_types:
         found.append(
             _unsupported(
@@ -127,16 +118,6 @@ def unsupported_of_restore(criteria: RestoreCriteria) -> list[Failure]:
             "spec.criteria.resourceModifierReference",
             "Remove resourceModifierReference and change the objects after the restore",
         )
-    ]
-
-
-def restore_warnings(criteria: RestoreCriteria) -> list[StatusWarning]:
-    """Return the warnings that a restore starts with: its hooks do not run."""
-    return [
-        StatusWarning(
-            resource=_names((hook,)), code=str(ErrorCode.NOT_SUPPORTED), message="restore hooks do not run yet"
-        )
-        for hook in criteria.restore_hook_references or ()
     ]
 
 

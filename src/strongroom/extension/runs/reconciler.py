@@ -20,6 +20,7 @@ from strongroom.extension.runs.context import RunContext
 from strongroom.extension.runs.deletion import run_deletion
 from strongroom.extension.runs.failures import INTERNAL, failure_of
 from strongroom.extension.runs.feed import Feed, Key, Publish
+from strongroom.extension.runs.hooks import Thawer
 from strongroom.extension.runs.restore import run_restore
 from strongroom.extension.runs.sweeping import Sweeper
 
@@ -52,6 +53,8 @@ class Reconciler:
         self._light = asyncio.Semaphore(LIGHT_AT_ONCE)
         self._sweeper = Sweeper(context)
         self._closing = False
+        self._thawer = Thawer(context)
+        self._thawer.wake()  # the first act: what a killed backup froze stands still until then
 
     def apply(self, work: Work) -> None:
         """Begin with *work*, or tell the status again of one that is under way or ended: it is never done twice.
@@ -85,6 +88,7 @@ class Reconciler:
         """Stop everything and tell nobody: the same documents, sent to the next process, go on there."""
         self._closing = True
         self._sweeper.close()
+        self._thawer.close()
         tasks = list(self._tasks.values())
         for feed in self._feeds.values():
             feed.silence()
@@ -113,6 +117,8 @@ class Reconciler:
         feed.end(status)
         if isinstance(work, Backup) and not work.spec.dry_run and not self._closing:
             self._sweeper.backed_up(work.spec.storage_location)
+            if work.spec.selection.backup_hook_references:
+                self._thawer.wake()
         log.info("run ends", extra={"kind": str(work.kind), "document": work.name, "phase": str(status.phase)})
         del self._tasks[key]
         self._ended[key] = None

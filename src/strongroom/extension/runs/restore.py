@@ -6,7 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
+from strongroom.dataplane.hooks.restoring import any_was_to_succeed, run_restore_hooks
+from strongroom.dataplane.hooks.spec import Hook
 from strongroom.dataplane.kube.api import KubeApi
+from strongroom.dataplane.kube.errors import KubeError
 from strongroom.dataplane.repository import paths
 from strongroom.dataplane.repository.journal import read_restore_journal
 from strongroom.dataplane.repository.repository import Repository
@@ -28,7 +33,8 @@ from strongroom.extension.api.status import Failure, Phase, RestoreCounts, Resto
 from strongroom.extension.runs.context import RunContext
 from strongroom.extension.runs.failures import OPERATION_FAILED, together
 from strongroom.extension.runs.feed import Feed
-from strongroom.extension.runs.mapping import restore_request, restore_warnings, unsupported_of_restore
+from strongroom.extension.runs.hooks import restore_hooks
+from strongroom.extension.runs.mapping import restore_request, unsupported_of_restore
 from strongroom.protection.errors import ErrorCode
 
 RESTORE_ID_CHARACTERS: Final = 16  # as `new_restore_id`: part of the names of volume imports
@@ -55,18 +61,54 @@ async def run_restore(context: RunContext, restore: Restore, feed: Feed) -> Rest
     if problems:
         return RestoreStatus(phase=Phase.FAILED, error=together(problems))
     request = restore_request(spec.criteria)
-    warnings = restore_warnings(spec.criteria)
     feed.progress("opening the storage location")
     async with context.repository(spec.storage_location) as repo, context.connect() as api:
+        hooks, problems = await restore_hooks(api, spec.criteria.restore_hook_references)
+        if problems:
+            return RestoreStatus(phase=Phase.FAILED, error=together(problems))
         if spec.dry_run:
             point = await repo.point(spec.recovery_point_id)
-            return status_of_plan(await gather_plan(api, point, request), warnings)
+            return status_of_plan(await gather_plan(api, point, request), [])
         repo.require_writer()
         restore_id, plan = await _begun(repo, restore.identity)
         result = await finished(repo, restore_id)
         if result is None:
             result = await _carry_out(api, repo, restore, request, restore_id, plan, feed)
-    return status_of(result, warnings)
+        failed, warnings = await _run_hooks(api, hooks, result, feed)
+    status = status_of(result, warnings)
+    if failed and status.phase is Phase.COMPLETED:
+        return msgspec.structs.replace(status, phase=Phase.PARTIALLY_FAILED)
+    return status
+
+
+async def _run_hooks(
+    api: KubeApi, hooks: Sequence[Hook], result: RestoreResult, feed: Feed
+) -> tuple[bool, list[StatusWarning]]:
+    """Run the hooks in what was restored; return whether one failed that was not to, and what to say.
+
+    If it stops anywhere, the next run of the same document runs them all again.
+    """
+    if not hooks:
+        return False, []
+    created = [
+        (each.group, each.kind, each.namespace, each.name) for each in result.objects if each.action is Done.CREATED
+    ]
+    feed.progress("running hooks")
+    try:
+        outcomes = await run_restore_hooks(
+            api, hooks, created, progress=lambda done, total: feed.progress("running hooks", done, total)
+        )
+    except KubeError as error:
+        warning = StatusWarning(code=str(ErrorCode.HOOK_FAILED), message=f"hooks did not run: {error.message}")
+        return True, [warning]
+    return any_was_to_succeed(outcomes), [
+        StatusWarning(
+            resource=each.task.pod.key,
+            code=str(ErrorCode.HOOK_FAILED),
+            message=f"{each.message}. {each.hint}" if each.hint else each.message,
+        )
+        for each in outcomes
+    ]
 
 
 async def _begun(repo: Repository, identity: str) -> tuple[str, RestorePlan | None]:

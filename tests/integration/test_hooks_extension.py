@@ -1,0 +1,177 @@
+"""An extension finds and checks its hooks, and one that was killed while applications stood still thaws them."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from strongroom.extension.api.definitions import definitions
+from strongroom.extension.api.status import BackupStatus, Phase
+from strongroom.testbed.cluster import Testbed
+
+from .extension_stage import OWN_NAMESPACE, Stage, backup, eventually, new_name, put
+from .hooks_stage import (
+    DATABASE,
+    THAW,
+    cut_numbers,
+    goes_on,
+    hook,
+    hook_document,
+    intents,
+    is_frozen,
+    python,
+    start_database,
+    thaws,
+)
+
+
+@pytest.fixture
+async def stage(node_testbed: Testbed, tmp_path: Path) -> AsyncIterator[Stage]:
+    """An extension that may do everything, on a cluster that knows the hook kinds."""
+    install_kinds(node_testbed)
+    made = await Stage.build(node_testbed, tmp_path)
+    yield made
+    await made.extension.stop()
+
+
+def install_kinds(cluster: Testbed) -> None:
+    for definition in definitions():
+        if definition["spec"]["group"].startswith("clusterbackup."):
+            put(cluster, "default", definition)
+            name = definition["metadata"]["name"]
+            cluster.kubectl("wait", f"crd/{name}", "--for=condition=Established", "--timeout=30s")
+
+
+@pytest.fixture
+def database(node_testbed: Testbed, node_namespace: str) -> str:
+    """A namespace with the writer in it."""
+    start_database(node_testbed, node_namespace)
+    return node_namespace
+
+
+def referring(namespace: str, *names: str) -> dict[str, Any]:
+    return {"backupHookReferences": [{"name": name, "namespace": namespace} for name in names]}
+
+
+async def test_a_backup_runs_the_hooks_that_it_refers_to(node_testbed: Testbed, database: str, stage: Stage) -> None:
+    put(node_testbed, database, hook_document("hooks", DATABASE))
+    status = await stage.back_up(database, selection=referring(database, "hooks"))
+    assert (status.phase, status.warnings) == (Phase.COMPLETED, ())
+    (point,) = await (await stage.repository()).points()
+    assert point.manifest is not None
+    (volume,) = point.manifest.volumes
+    assert not volume.crash_consistent
+    left, right = cut_numbers(node_testbed, volume.handle)
+    assert left == right
+    goes_on(node_testbed, database)
+
+
+async def test_killed_while_a_writer_is_frozen_the_next_start_thaws_it_and_the_same_backup_completes(
+    node_testbed: Testbed, database: str, stage: Stage
+) -> None:
+    put(node_testbed, database, hook_document("hooks", DATABASE))
+    document = backup(new_name(), database, selection=referring(database, "hooks"))
+    stage.doom("POST .*/volumesnapshots", "before")
+    await stage.extension.apply(document)
+    await stage.doomed()
+
+    async def ended() -> bool:
+        return not stage.extension.alive
+
+    await eventually(ended)
+    assert is_frozen(node_testbed, database)
+    assert len(intents(node_testbed, OWN_NAMESPACE)) == 1
+    await stage.start()
+
+    async def thawed() -> bool:
+        return intents(node_testbed, OWN_NAMESPACE) == []
+
+    await eventually(thawed)
+    assert thaws(node_testbed, database) == 1
+    goes_on(node_testbed, database)
+    status = await stage.run(document)
+    assert status.phase is Phase.COMPLETED
+    assert thaws(node_testbed, database) == 2
+    goes_on(node_testbed, database)
+
+
+async def test_a_hook_that_fails_ends_the_backup_with_azures_code(
+    node_testbed: Testbed, database: str, stage: Stage
+) -> None:
+    failing = hook("failing", "db", [python("raise SystemExit('no lock')")], [python(THAW)])
+    put(node_testbed, database, hook_document("hooks", failing))
+    status = await stage.back_up(database, selection=referring(database, "hooks"))
+    assert status.phase is Phase.FAILED
+    assert status.error is not None
+    assert status.error.code == "UserErrorHookExecutionFailed"
+    assert "no lock" in status.error.message
+    failing["preHooks"][0]["exec"]["onError"] = "Continue"
+    put(node_testbed, database, hook_document("hooks", failing))
+    status = await stage.back_up(database, selection=referring(database, "hooks"))
+    assert status.phase is Phase.COMPLETED
+    (warning,) = status.warnings
+    assert (warning.code, warning.resource) == ("UserErrorHookExecutionFailed", f"{database}/db")
+    assert "no lock" in warning.message
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_references_that_lead_nowhere_or_to_nonsense_are_named_all_together(
+    node_testbed: Testbed, node_namespace: str, stage: Stage, dry_run: bool
+) -> None:
+    wrong = hook("slow", "db", [python("pass", timeout="5h")], [])
+    put(node_testbed, node_namespace, hook_document("wrong", wrong))
+    status = await stage.back_up(
+        node_namespace, selection=referring(node_namespace, "missing", "wrong"), dryRun=dry_run
+    )
+    assert status.phase is Phase.FAILED
+    assert status.error is not None
+    first, second = status.error.details
+    assert (first.code, first.target) == (
+        "UserErrorGenericResourceNotFound",
+        "spec.selection.backupHookReferences[0]",
+    )
+    assert f"there is no BackupHook 'missing' in the namespace {node_namespace}" in first.message
+    assert (second.code, second.target) == ("BMSUserErrorInvalidInput", "spec.selection.backupHookReferences[1]")
+    assert "spec.backupHook[0].preHooks[0].exec.timeout" in second.message
+
+
+async def test_without_the_permission_the_validation_and_the_backup_name_the_namespace_to_add(
+    node_testbed: Testbed, database: str, tmp_path: Path
+) -> None:
+    install_kinds(node_testbed)
+    put(node_testbed, database, hook_document("hooks", DATABASE))
+    reader = restricted_account(node_testbed)
+    stage = await Stage.build(node_testbed, tmp_path, reader)
+    try:
+        remedy = f"Add {database} to the extension's configuration setting configuration.hookNamespaces"
+        for dry_run in (True, False):
+            status = await stage.back_up(
+                database, selection={**referring(database, "hooks"), "snapshotVolumes": False}, dryRun=dry_run
+            )
+            assert isinstance(status, BackupStatus)
+            assert status.phase is Phase.FAILED
+            assert status.error is not None
+            assert status.error.recommended_action == (remedy,)
+        assert not is_frozen(node_testbed, database)
+        assert intents(node_testbed, OWN_NAMESPACE) == []
+    finally:
+        await stage.extension.stop()
+
+
+def restricted_account(cluster: Testbed) -> str:
+    """Return a token of an account that may list everything and write in our namespace, and not run commands."""
+    account = "reader"
+    for words in (
+        ("namespace", OWN_NAMESPACE),
+        ("serviceaccount", account, "-n", OWN_NAMESPACE),
+        ("clusterrole", "reader-of-all", "--verb=list", "--resource=*.*"),
+        ("clusterrolebinding", account, "--clusterrole=reader-of-all", f"--serviceaccount={OWN_NAMESPACE}:{account}"),
+        (
+            "rolebinding", account, "--clusterrole=cluster-admin", f"--serviceaccount={OWN_NAMESPACE}:{account}",
+            "-n", OWN_NAMESPACE,
+        ),
+    ):  # fmt: skip
+        document = cluster.kubectl("create", *words, "--dry-run=client", "-o", "json")
+        cluster.kubectl("apply", "-f", "-", stdin=document)
+    return cluster.kubectl("create", "token", account, "-n", OWN_NAMESPACE, "--duration=3600s").strip()
