@@ -41,6 +41,13 @@ def test_there_are_all_commands_that_the_issue_decided() -> None:
         "testbed": {"up", "down", "status"},
         "cluster": {"connect", "list", "show", "disconnect"},
         "storage": {"attach", "list"},
+        "vault": {"create", "list", "show", "rebuild"},
+        "instance": {"grant", "list", "show", "backup", "restore"},
+        "job": {"list", "show", "wait", "cancel"},
     }
-    wanted = {f"{group} {command}" for group, names in decided.items() for command in names} | {"query", "serve"}
+    wanted = {f"{group} {command}" for group, names in decided.items() for command in names} | {
+        "query",
+        "serve",
+        "doctor",
+    }
     assert wanted <= COMMANDS.keys()

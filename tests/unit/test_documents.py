@@ -11,11 +11,12 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md")])
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 COMMAND = re.compile(
-    r"(?:^|[\s$`(])strongroom ((?:repository|point|query|restore|testbed|vault|cluster|storage)(?: [a-z][a-z-]*)?)",
+    r"(?:^|[\s$`(])strongroom "
+    r"((?:repository|point|query|restore|testbed|vault|cluster|storage|policy|instance|job)(?: [a-z][a-z-]*)?)",
     re.MULTILINE,
 )
 APP = build()
-GROUPS = {"repository", "point", "restore", "testbed", "vault", "cluster", "storage"}
+GROUPS = {"repository", "point", "restore", "testbed", "vault", "cluster", "storage", "policy", "instance", "job"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

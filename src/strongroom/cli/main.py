@@ -33,6 +33,11 @@ Writes FILE (0600), which must be new, and takes the recovery secret out of the 
 --new could not reach a container; it follows when it is next used.
 """
 
+_DOCTOR = """Look whether backups can be made: of a control plane and all that it protects, or of a bare kubeconfig.
+
+Exit code 0 if all is well, 3 with warnings, 1 if something is broken.
+"""
+
 _terminated = False
 
 
@@ -56,8 +61,12 @@ def build() -> App:
     app.command("strongroom.cli.serve:app", name="serve", help="The control plane: Azure's API, jobs, schedules.")
     app.command("strongroom.cli.cluster:app", name="cluster", help="Connect clusters to a control plane.")
     app.command("strongroom.cli.storage:app", name="storage", help="Attach storage to a control plane.")
-    app.command("strongroom.cli.vault:app", name="vault", help="Backup vaults of a lost control plane.")
+    app.command("strongroom.cli.vault:app", name="vault", help="Backup vaults.")
+    app.command("strongroom.cli.policy:app", name="policy", help="When backups are made, how long they are kept.")
+    app.command("strongroom.cli.instance:app", name="instance", help="Protect clusters, back them up, restore them.")
+    app.command("strongroom.cli.job:app", name="job", help="Backups and restores of a control plane.")
     app.command("strongroom.cli.recovery:recovery_kit", name="recovery-kit", help=_RECOVERY_KIT)
+    app.command("strongroom.cli.doctor:doctor", name="doctor", help=_DOCTOR)
     app.command("strongroom.cli.testbed:app", name="testbed", help="A real Kubernetes control plane on loopback.")
     return app
 

@@ -20,6 +20,7 @@ from azure.mgmt.core.policies import ARMAutoResourceProviderRegistrationPolicy, 
 from azure.mgmt.core.polling.arm_polling import ARMPolling
 
 from strongroom.client.errors import AccessDenied, ClientError, RequestRefused, ServerUnreachable
+from strongroom.client.problems import problems_of_answer
 from strongroom.client.readyfile import ReadyFile
 
 Json = dict[str, Any]
@@ -217,7 +218,14 @@ def _refusal(error: HttpResponseError) -> ClientError:
         return ServerUnreachable(message, hint=hint or "Try again")
     # A failure that was found while polling comes with the 200 of the poll.
     target = str(said.get("target") or "")
-    return RequestRefused(message, code=code, status=0 if status < 400 else status, target=target, hint=hint)
+    return RequestRefused(
+        message,
+        code=code,
+        status=0 if status < 400 else status,
+        target=target,
+        hint=hint,
+        problems=problems_of_answer(said),
+    )
 
 
 def _said(error: HttpResponseError) -> Json:
