@@ -24,6 +24,7 @@ from .hooks_stage import (
     start_database,
     thaws,
 )
+from .node_stage import pod
 
 
 @pytest.fixture
@@ -77,7 +78,8 @@ async def test_killed_while_a_writer_is_frozen_the_next_start_thaws_it_and_the_s
     await stage.doomed()
 
     async def ended() -> bool:
-        return not stage.extension.alive
+        alive: bool = stage.extension.alive
+        return not alive
 
     await eventually(ended)
     assert is_frozen(node_testbed, database)
@@ -175,3 +177,100 @@ def restricted_account(cluster: Testbed) -> str:
         document = cluster.kubectl("create", *words, "--dry-run=client", "-o", "json")
         cluster.kubectl("apply", "-f", "-", stdin=document)
     return cluster.kubectl("create", "token", account, "-n", OWN_NAMESPACE, "--duration=3600s").strip()
+
+
+WARM = "echo $0 >>/tmp/warm; cat /tmp/warm"
+
+
+def web(name: str, replicas: int, **container: Any) -> dict[str, Any]:
+    """Return a Deployment of pods with a place to write."""
+    template = pod(name, "sleep", "100000", **container)
+    template["metadata"]["labels"] = {"app": "web", "name": name}
+    template["spec"]["volumes"] = [{"name": "tmp", "emptyDir": {}}]
+    template["spec"]["containers"][0]["volumeMounts"] = [{"name": "tmp", "mountPath": "/tmp"}]
+    del template["spec"]["terminationGracePeriodSeconds"]
+    labels = {"app": "web", "name": name}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": template["spec"]},
+        },
+    }
+
+
+def restore_hook_document(*commands: dict[str, Any]) -> dict[str, Any]:
+    entry = {
+        "name": "warm",
+        "labelSelector": {"matchLabels": {"app": "web"}},
+        "postHooks": [{"exec": each} for each in commands],
+    }
+    return {
+        "apiVersion": "clusterbackup.dataprotection.microsoft.com/v1alpha1",
+        "kind": "RestoreHook",
+        "metadata": {"name": "warm"},
+        "spec": {"restoreHook": [entry]},
+    }
+
+
+def warmed(cluster: Testbed, namespace: str, labels: str) -> list[str]:
+    """Return what was written in each pod."""
+    names = cluster.kubectl("get", "pods", "-n", namespace, "-l", labels, "-o", "name").split()
+    script = "cat /tmp/warm 2>/dev/null || true"
+    return [cluster.kubectl("exec", name, "-n", namespace, "--", "sh", "-c", script).strip() for name in names]
+
+
+async def test_a_restore_runs_its_hooks_in_the_containers_that_it_brought_up_and_in_no_others(
+    node_testbed: Testbed, node_namespace: str, stage: Stage
+) -> None:
+    target = f"{node_namespace}-2"
+    references = {"restoreHookReferences": [{"name": "warm", "namespace": node_namespace}]}
+    node_testbed.kubectl("create", "namespace", target)
+    try:
+        for namespace, name in ((node_namespace, "shop"), (target, "resident")):
+            put(node_testbed, namespace, web(name, 2))
+            node_testbed.kubectl("rollout", "status", f"deployment/{name}", "-n", namespace, "--timeout=60s")
+        point = (await stage.back_up(node_namespace)).recovery_point_id
+        put(
+            node_testbed,
+            node_namespace,
+            restore_hook_document({"command": ["sh", "-c", WARM, "one"]}, {"command": ["sh", "-c", WARM, "two"]}),
+        )
+        status = await stage.restore(point, {node_namespace: target}, **references)
+        assert (status.phase, status.warnings) == (Phase.COMPLETED, ())
+        assert warmed(node_testbed, target, "name=shop") == ["one\ntwo", "one\ntwo"]
+        assert warmed(node_testbed, target, "name=resident") == ["", ""]
+        # Everything is there now: the same again brings up no container, and so runs nothing.
+        status = await stage.restore(point, {node_namespace: target}, **references)
+        assert status.phase is Phase.COMPLETED
+        assert warmed(node_testbed, target, "name=shop") == ["one\ntwo", "one\ntwo"]
+    finally:
+        node_testbed.kubectl("delete", "namespace", target, "--wait=false")
+
+
+async def test_a_restore_hook_that_fails_and_a_container_that_never_runs_are_told(
+    node_testbed: Testbed, node_namespace: str, stage: Stage
+) -> None:
+    target = f"{node_namespace}-2"
+    put(node_testbed, node_namespace, web("shop", 1), web("stuck", 1, image="localhost/no-such-image:1"))
+    node_testbed.kubectl("rollout", "status", "deployment/shop", "-n", node_namespace, "--timeout=60s")
+    point = (await stage.back_up(node_namespace)).recovery_point_id
+    refuse = {"command": ["sh", "-c", "echo cannot warm >&2; exit 4"], "onError": "Fail", "waitTimeout": "8s"}
+    put(node_testbed, node_namespace, restore_hook_document(refuse, {"command": ["sh", "-c", WARM, "after"]}))
+    try:
+        status = await stage.restore(
+            point,
+            {node_namespace: target},
+            restoreHookReferences=[{"name": "warm", "namespace": node_namespace}],
+        )
+        assert status.phase is Phase.PARTIALLY_FAILED
+        assert {each.code for each in status.warnings} == {"UserErrorHookExecutionFailed"}
+        said = " ".join(each.message for each in status.warnings)
+        assert "exit code 4: cannot warm" in said
+        assert "its container did not run within 8 s" in said
+        assert warmed(node_testbed, target, "name=shop") == [""]
+    finally:
+        node_testbed.kubectl("delete", "namespace", target, "--wait=false", "--ignore-not-found")
