@@ -212,14 +212,14 @@ def test_rest_reaches_every_route_and_errors_are_told(az: AzureCli, group: str, 
 
 @pytest.fixture(scope="module")
 def cluster_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server of its own: the shared one may have the shared cluster already, under another name."""
+    """A server of its own: a cluster is connected under one name, and disconnecting it leaves nothing behind."""
     if installed() is None:
         pytest.skip(f"azure-cli {VERSION} is not installed: make compat")
     with running_server(tmp_path_factory.mktemp("az-cluster")) as server:
         yield server
 
 
-def test_clusters_and_trusted_access(cluster_server: RunningServer, testbed: Testbed, tmp_path: Path) -> None:
+def test_clusters_and_trusted_access(cluster_server: RunningServer, compat_cluster: Testbed, tmp_path: Path) -> None:
     server = cluster_server
     az = new_cli(server, tmp_path)
     az("cloud", "register", "-n", "Strongroom", "--endpoint-resource-manager", server.url)
@@ -231,7 +231,7 @@ def test_clusters_and_trusted_access(cluster_server: RunningServer, testbed: Tes
     az("group", "create", "-n", "aks", "-l", "westeurope")
     base = f"/subscriptions/{server.subscription}/resourceGroups/aks/providers"
     cluster = f"{base}/Microsoft.ContainerService/managedClusters/aks1"
-    kubeconfig = base64.b64encode(testbed.kubeconfig.read_bytes()).decode()
+    kubeconfig = base64.b64encode(compat_cluster.kubeconfig.read_bytes()).decode()
     connection = {"location": "westeurope", "properties": {"strongroomConnection": {"kubeconfig": kubeconfig}}}
     body = written(tmp_path / "cluster.json", connection)
     az("rest", "--method", "put", "--url", f"{cluster}?api-version=2026-06-01", "--body", body)
