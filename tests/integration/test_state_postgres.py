@@ -17,6 +17,7 @@ from ..unit.test_state_sqlite import (  # noqa: F401 - its tests run here, too
     test_a_write_with_an_old_etag_is_refused_and_changes_nothing,
     test_an_instance_has_expired_points_only_when_there_is_a_newer_one,
     test_an_operation_ends_once,
+    test_children_are_found_by_what_their_documents_mention_in_any_case,
     test_deleting_a_tree_leaves_a_neighbour_whose_name_begins_alike,
     test_jobs_are_paged_newest_first_without_gap_or_repetition,
     test_only_one_backup_of_an_instance_runs_at_a_time,

@@ -173,3 +173,11 @@ def test_a_url_of_another_database_is_refused_without_repeating_it(tmp_path: Pat
 
 def test_stamps_read_back() -> None:
     assert moment(stamp(START)) == START
+
+
+def test_children_are_found_by_what_their_documents_mention_in_any_case(db: Database) -> None:
+    with db.write() as tx:
+        tx.resources.put(vault("a").with_doc({"of": "/Clusters/One_1"}))
+        tx.resources.put(vault("b").with_doc({"of": "/clusters/One11"}))
+        found = tx.resources.children(GROUP, vault().type, mentioning='/CLUSTERS/one_1"')
+    assert [r.name for r in found] == ["a"]

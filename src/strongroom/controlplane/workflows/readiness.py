@@ -253,7 +253,9 @@ def _extension_principal(extension: Resource) -> str:
 
 
 def _other_instances(tx: Tx, vault: Resource, request: InstanceRequest, exists: Resource | None) -> Iterator[UserError]:
-    for other in tx.resources.children(vault.id, INSTANCES):
+    # Every backup asks this, and a vault has up to 5,000 instances. A cluster's name is ASCII.
+    mentioning = f'/{request.cluster.rpartition("/")[2]}"'
+    for other in tx.resources.children(vault.id, INSTANCES, mentioning=mentioning):
         if exists is not None and other.id.lower() == exists.id.lower():
             continue
         if same_id(other.properties["dataSourceInfo"]["resourceID"], request.cluster) and same_id(

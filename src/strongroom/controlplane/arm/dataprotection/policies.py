@@ -14,7 +14,7 @@ from strongroom.controlplane.identity.assignments import forget_resource
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.state.times import now
-from strongroom.controlplane.workflows.planning import plan_next
+from strongroom.controlplane.workflows.planning import plan_all
 from strongroom.protection.policy import parse_policy
 
 POLICY = f"{VAULT}/backupPolicies/{{policy}}"
@@ -46,8 +46,7 @@ def put_policy(call: Call) -> Reply:
         stored = tx.resources.put(
             Resource(identifier, POLICIES, document, vault.id, {"version": version}, created=old.created if old else "")
         )
-        for instance in users_of(tx, stored):
-            plan_next(tx, instance, stored, now())
+        plan_all(tx, users_of(tx, stored), stored, now())
         return Reply(200, stored.doc)
 
 
@@ -57,7 +56,7 @@ def users_of(tx: Tx, policy: Resource) -> list[Resource]:
     wanted = policy.id.lower()
     return [
         i
-        for i in tx.resources.children(vault, INSTANCES)
+        for i in tx.resources.children(vault, INSTANCES, mentioning=f'/{policy.name}"')
         if str(i.properties["policyInfo"]["policyId"]).lower() == wanted
     ]
 
