@@ -102,7 +102,7 @@ def thaws(cluster: Testbed, namespace: str) -> int:
 def goes_on(cluster: Testbed, namespace: str) -> None:
     """Return when the writer has written something new."""
     before = written(cluster, namespace)
-    eventually(lambda: written(cluster, namespace) > before, "the writer goes on", seconds=10)
+    eventually(lambda: written(cluster, namespace) > before, "the writer goes on")
 
 
 def intents(cluster: Testbed, namespace: str) -> list[str]:

@@ -434,6 +434,25 @@ def test_settings_are_patched_key_by_key_and_unknown_ones_kept_as_they_are(stage
     assert done.properties.configuration_settings == {**stage.settings(), "resources.limits.CPU": "1"}
 
 
+def test_hooks_may_run_in_the_namespaces_that_a_setting_lists_and_in_no_others(stage: Stage) -> None:
+    name = "configuration.hookNamespaces"
+
+    def bound() -> list[str]:
+        return stage.cluster.kubectl(
+            "get", "rolebindings", "-A", "--field-selector=metadata.name=strongroom-hooks",
+            "-o", "jsonpath={.items[*].metadata.namespace}",
+        ).split()  # fmt: skip
+
+    with pytest.raises(HttpResponseError) as caught:
+        stage.install(settings={**stage.settings(), name: "default,*"})
+    assert refusal(caught)[:2] == (400, "BMSUserErrorInvalidInput")
+    stage.install(settings={**stage.settings(), name: " default "})
+    assert bound() == ["default"]
+    patch = {"properties": {"configurationSettings": {name: ""}}}
+    stage.extensions.begin_update(*EXTENSION, patch).result()
+    assert bound() == []
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [

@@ -1,7 +1,7 @@
 """Hooks on a real node: a writer is frozen while its volume is cut, and thaws whatever happens."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from strongroom.dataplane.objectstore.memory import MemoryStore
 from strongroom.dataplane.repository.keyfile import KeyFile
 from strongroom.dataplane.repository.model import Manifest, Selection, VolumeEntry
 from strongroom.dataplane.repository.repository import Repository
+from strongroom.testbed.capsule import unsupported
 from strongroom.testbed.cluster import Testbed
+from strongroom.testbed.options import Level, TestbedOptions
 
+from .extension_stage import eventually as until
 from .hooks_stage import (
     DATABASE,
     FREEZE,
@@ -194,3 +197,44 @@ async def test_a_hook_that_fits_no_pod_is_a_warning(
     result = await back_up(api, repo, node_namespace, DATABASE)
     assert result.warnings == ("hook database of shop/hooks runs nowhere: no running pod fits it",)
     assert intents(node_testbed, node_namespace) == []
+
+
+async def test_while_snapshots_hang_or_nobody_answers_applications_go_on_at_the_cap(
+    own_testbed: Callable[..., Testbed], repo: Repository
+) -> None:
+    if reason := unsupported():
+        pytest.skip(reason)
+    cluster = own_testbed(TestbedOptions(level=Level.NODE))
+    cluster.kubectl("create", "namespace", "shop")
+    start_database(cluster, "shop")
+
+    async def is_cutting() -> bool:
+        return len(snapshots(cluster, "shop")) == 1
+
+    async with KubeApi.from_kubeconfig(cluster.kubeconfig) as api:
+        await asyncio.to_thread(cluster.stop, "csi-snapshotter", kill=True)
+        backup = asyncio.create_task(back_up(api, repo, "shop", DATABASE, cap_s=4.0))
+        await until(is_cutting)
+        assert is_frozen(cluster, "shop")
+        await asyncio.to_thread(goes_on, cluster, "shop")
+        assert not backup.done()
+        await asyncio.to_thread(cluster.start, "csi-snapshotter")
+        result = await backup
+        assert result.manifest.hooks is not None
+        assert (result.manifest.hooks.capped, result.manifest.hooks.failed) == (True, 0)
+        assert "thawed after 4 s" in result.warnings[0]
+        assert volume_of(result.manifest, "ledger").handle
+        assert volume_of(result.manifest, "ledger").crash_consistent
+
+        await asyncio.to_thread(cluster.stop, "csi-snapshotter", kill=True)
+        backup = asyncio.create_task(back_up(api, repo, "shop", DATABASE, cap_s=4.0))
+        await until(is_cutting)
+        assert is_frozen(cluster, "shop")
+        await asyncio.to_thread(cluster.stop, "kube-apiserver", kill=True)
+        # The thaw is due before the server is back, and gets through then, whatever becomes of the backup.
+        await asyncio.to_thread(cluster.start, "kube-apiserver")
+        await asyncio.to_thread(goes_on, cluster, "shop")
+        backup.cancel()
+        await asyncio.wait((backup,))
+        assert intents(cluster, "shop") == []
+        goes_on(cluster, "shop")

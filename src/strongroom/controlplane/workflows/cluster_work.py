@@ -24,6 +24,7 @@ from strongroom.controlplane.state.resources import Document, Resource
 from strongroom.controlplane.state.times import stamp
 from strongroom.controlplane.workflows.containers import find_place
 from strongroom.controlplane.workflows.engine import Body, Steps
+from strongroom.controlplane.workflows.extension_settings import hook_namespaces_of
 from strongroom.controlplane.workflows.readiness import EXTENSIONS
 from strongroom.controlplane.workflows.services import Services, as_user_error, error_json, error_of
 from strongroom.protection.errors import ErrorCode, Refused, UserError
@@ -65,7 +66,9 @@ class ClusterWork:
         # Account and container may have gone since the request.
         place = await self._services.read(lambda tx: find_place(tx, extension))
         configuration = extension.properties.get("configurationSettings") or {}
-        settings = ExtensionSettings(version=__version__, configuration=configuration)
+        settings = ExtensionSettings(
+            version=__version__, configuration=configuration, hook_namespaces=hook_namespaces_of(extension)
+        )
         await install_extension(await self._services.pool.access(cluster), settings)
         async with self._services.pool.extension(cluster) as (hosted, keys):
             location, credentials = await self._services.containers.prepare(place, keys)

@@ -32,6 +32,7 @@ from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.state.times import now, stamp
 from strongroom.controlplane.workflows.cluster_work import extension_status
 from strongroom.controlplane.workflows.containers import ACCOUNTS, PREFIX, account_of_extension, find_place
+from strongroom.controlplane.workflows.extension_settings import hook_namespaces_of
 from strongroom.controlplane.workflows.readiness import EXTENSION_TYPE, EXTENSIONS, extension_of
 
 NAMESPACE: Final = "Microsoft.KubernetesConfiguration"
@@ -121,6 +122,7 @@ def _check(call: Call, tx: Tx, cluster: Resource, extension: Resource) -> None:
             f"The cluster has the backup extension already, as '{other.name}'.",
             actions=(f"Change or delete the extension '{other.name}'.",),
         )
+    hook_namespaces_of(extension)
     account_id, container = account_of_extension(extension)
     # Installing makes the repository in the container, so the caller must be one who may write there.
     call.demand(
