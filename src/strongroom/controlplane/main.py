@@ -82,6 +82,7 @@ ADMINISTRATOR_SECRET: Final = "administrator"  # noqa: S105 - the name under whi
 ADMINISTRATOR_ROLE: Final = "00000000-0000-0000-0000-000000000001"  # the name of its role assignment at the root
 STORAGE_AUDIENCE: Final = "https://storage.azure.com"  # for stores that take our tokens: azure-clients.md, section D
 STOP_SECONDS: Final = 2  # for answers that are under way; clients repeat what is cut
+KEEP_ALIVE_SECONDS: Final = 75  # clients poll every 30 s at most: none meets its connection being closed
 CERTIFICATE_CHECK: Final = timedelta(days=1)  # a renewal is due 30 days before the end: 30 chances to make it
 
 T = TypeVar("T")
@@ -131,6 +132,7 @@ class Server:
             lifespan="off",
             server_header=False,
             timeout_graceful_shutdown=STOP_SECONDS,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             h11_max_incomplete_event_size=64 * 1024,
         )
         config.load()

@@ -236,6 +236,9 @@ def _header(request: Request, name: str) -> str:
 
 
 async def _read(request: Request) -> bytes:
+    if (encoding := _header(request, "content-encoding").lower()) not in ("", "identity"):
+        message = f"The request's content is encoded as '{encoding}'; send it without Content-Encoding."
+        raise ArmError(415, "UnsupportedMediaType", message)
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
