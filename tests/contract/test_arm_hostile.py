@@ -134,3 +134,24 @@ async def test_a_group_that_is_called_like_a_part_of_paths_opens_no_operation_of
         await stage.made("PUT", group, {"location": LOCATION})
         path = f"{group}/providers/Microsoft.DataProtection/operationStatus/{operation}"
         assert (await stage.send("GET", path)).status == 404, name
+
+
+async def test_who_has_no_role_does_not_learn_which_groups_and_subscriptions_there_are(stage: Stage) -> None:
+    nobody = caller(stage, CONTRIBUTOR, "/subscriptions/00000000-0000-0000-0000-0000000000aa")
+    absent = "/subscriptions/00000000-0000-0000-0000-0000000000bb"
+    own = f"/subscriptions/{stage.subscription}"
+    for there, not_there in (
+        (f"{own}/resources", f"{absent}/resources"),
+        (f"{own}/resourceGroups", f"{absent}/resourceGroups"),
+        (f"{stage.group}/resources", f"{own}/resourceGroups/absent/resources"),
+    ):
+        answers = [await nobody.send("GET", path) for path in (there, not_there)]
+        assert [(a.status, a.json()["error"]["code"]) for a in answers] == [(404, "SubscriptionNotFound")] * 2, there
+    reader = caller(stage, CONTRIBUTOR, stage.vault)
+    assert (await reader.send("GET", f"{stage.group}/resources")).status == 200
+
+
+async def test_a_filter_that_is_not_understood_is_not_passed_over(stage: Stage) -> None:
+    query = "api-version=2026-06-01&$filter=status%20eq%20'Failed'"
+    answer = await stage.send("GET", f"{stage.vault}/backupJobs", query=query)
+    assert (answer.status, answer.json()["error"]["code"]) == (501, "NotSupported")

@@ -10,6 +10,10 @@ from strongroom.controlplane.workflows.cancelling import CANCEL
 
 
 def list_jobs(call: Call) -> Reply:
+    """List the jobs of a vault, newest first."""
+    if call.query.get("$filter"):
+        # A filter that is passed over would look like one that found all of these.
+        raise not_supported("$filter of backupJobs", "Search the jobs by Resource Graph.")
     with call.db.read() as tx:
         vault = require_vault(call, tx)
         size = page_size(call.query)
@@ -57,7 +61,7 @@ def no_export(call: Call) -> Reply:
 
 
 OPERATIONS = (
-    Operation("Jobs_List", "GET", f"{VAULT}/backupJobs", f"{JOBS}/read", list_jobs, query=("$filter", "$skipToken")),
+    Operation("Jobs_List", "GET", f"{VAULT}/backupJobs", f"{JOBS}/read", list_jobs, query=("$top", "$skipToken")),
     Operation("Jobs_Get", "GET", f"{VAULT}/backupJobs/{{job}}", f"{JOBS}/read", get_job),
     Operation(
         "Jobs_Cancel",

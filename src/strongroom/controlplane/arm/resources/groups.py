@@ -11,7 +11,7 @@ from strongroom.controlplane.arm.errors import ArmError, Json
 from strongroom.controlplane.arm.formats import check_name
 from strongroom.controlplane.arm.odata import Comparison, Condition, Value, parse_filter
 from strongroom.controlplane.arm.pages import filtered, page_of
-from strongroom.controlplane.arm.resources.subscriptions import visible
+from strongroom.controlplane.arm.resources.subscriptions import require_visible_subscription, visible
 from strongroom.controlplane.arm.routing import Operation
 from strongroom.controlplane.arm.shapes import shape
 from strongroom.controlplane.identity.assignments import forget_resource
@@ -106,7 +106,7 @@ def list_groups(call: Call) -> Reply:
     """List the resource groups of a subscription in which the caller has any role; `$filter` by a tag."""
     wanted = tag_conditions(parse_filter(call.query.get("$filter", ""), fields=("tagName", "tagValue")))
     with call.db.read() as tx:
-        parent = require_subscription(tx, call.subscription).id
+        parent = require_visible_subscription(call, tx).id
 
         def keep(resource: Resource) -> bool:
             return visible(call, resource) and has_tag(resource, wanted)

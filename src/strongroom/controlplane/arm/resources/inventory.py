@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Final
 
-from strongroom.controlplane.arm.call import Call, Reply, require_subscription
+from strongroom.controlplane.arm.call import Call, Reply
 from strongroom.controlplane.arm.errors import ArmError, Json
 from strongroom.controlplane.arm.odata import Function, Value, matches, parse_filter
 from strongroom.controlplane.arm.pages import filtered, page_of
 from strongroom.controlplane.arm.resources.groups import GROUP, SUBSCRIPTION, has_tag, tag_conditions
+from strongroom.controlplane.arm.resources.subscriptions import require_visible_subscription, visible
 from strongroom.controlplane.arm.routing import Operation
 from strongroom.controlplane.state.resources import Resource
 
@@ -24,7 +25,7 @@ _SHOWN: Final = ("id", "name", "type", "location", "kind", "sku", "managedBy", "
 def list_in_subscription(call: Call) -> Reply:
     """List the resources of a subscription that the caller may read."""
     with call.db.read() as tx:
-        require_subscription(tx, call.subscription)
+        require_visible_subscription(call, tx)
 
         def fetch(after: str, limit: int) -> list[Resource]:
             return tx.resources.within(call.subscription, types=TOP_LEVEL, after=after, limit=limit)
@@ -35,7 +36,10 @@ def list_in_subscription(call: Call) -> Reply:
 def list_in_group(call: Call) -> Reply:
     """List the resources of a resource group that the caller may read."""
     with call.db.read() as tx:
+        require_visible_subscription(call, tx)
         group = call.require_group(tx)
+        if not visible(call, group):
+            raise ArmError(404, "ResourceGroupNotFound", f"Resource group '{call.path['group']}' could not be found.")
 
         def fetch(after: str, limit: int) -> list[Resource]:
             return tx.resources.within(

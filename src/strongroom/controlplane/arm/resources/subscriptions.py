@@ -13,6 +13,7 @@ from strongroom.controlplane.arm.pages import filtered, page_of
 from strongroom.controlplane.arm.resources.bodies import SubscriptionAliasBody
 from strongroom.controlplane.arm.routing import Operation
 from strongroom.controlplane.arm.shapes import shape
+from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.resources import Resource
 
 SUBSCRIPTIONS: Final = "Microsoft.Resources/subscriptions"
@@ -82,6 +83,14 @@ def subscription(identifier: str, tenant: str, name: str) -> Resource:
 def visible(call: Call, resource: Resource) -> bool:
     """Say whether the caller may see that a subscription or a resource group exists: by a role in it, or above."""
     return call.plane.authorizer.access().reaches(call.principal.object_id, resource.id)
+
+
+def require_visible_subscription(call: Call, tx: Tx) -> Resource:
+    """Return the subscription of the path. Raises one 404 for what is not there and what the caller may not see."""
+    found = require_subscription(tx, call.subscription)
+    if not visible(call, found):
+        raise ArmError(404, "SubscriptionNotFound", f"The subscription '{call.subscription}' could not be found.")
+    return found
 
 
 def list_subscriptions(call: Call) -> Reply:
