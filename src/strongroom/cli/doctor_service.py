@@ -55,28 +55,15 @@ def check_service(
     """
     yield from _certificates(ready, now)
     try:
-        session.get(session.root)
+        session.get("/subscriptions")  # what everybody may who signs in
     except (ServerUnreachable, AccessDenied) as error:
         yield of_error("server", session.endpoint, error)
         return
     yield ok("server", session.endpoint, f"answers; subscription {session.subscription}")
     yield from _guarded("providers", session.subscription, _providers(session))
-    clusters = [Cluster.of(document) for document in session.items(f"{session.root}/providers/{CLUSTERS}")]
-    if not clusters:
-        yield warn(
-            "clusters",
-            session.subscription,
-            "no cluster is connected",
-            "strongroom cluster connect NAME --resource-group GROUP --kubeconfig FILE",
-        )
-    for cluster in clusters:
-        yield from _guarded("cluster", cluster.name, _cluster(session, cluster))
+    yield from _guarded("clusters", session.subscription, _clusters(session))
     yield from _guarded("storage", session.subscription, _storage(session))
-    chosen = [vault.find(session)] if vault.vault_name else vaults(session, vault.resource_group)
-    if not chosen:
-        yield warn("vaults", session.subscription, "there is no backup vault", "strongroom vault create NAME")
-    for each in chosen:
-        yield from _guarded("vault", each.name, _vault(session, each, instance, now))
+    yield from _guarded("vaults", session.subscription, _vaults(session, vault, instance, now))
 
 
 def overdue(newest: datetime | None, intervals: list[str], now: datetime) -> tuple[Status, str]:
@@ -148,6 +135,15 @@ def _providers(session: Session) -> Iterator[Finding]:
         yield fail("provider", namespace, f"{state} in the subscription {session.subscription}", mend)
     if not missing:
         yield ok("providers", session.subscription, "all registered")
+
+
+def _clusters(session: Session) -> Iterator[Finding]:
+    clusters = [Cluster.of(document) for document in session.items(f"{session.root}/providers/{CLUSTERS}")]
+    if not clusters:
+        mend = "strongroom cluster connect NAME --resource-group GROUP --kubeconfig FILE"
+        yield warn("clusters", session.subscription, "no cluster is connected", mend)
+    for cluster in clusters:
+        yield from _guarded("cluster", cluster.name, _cluster(session, cluster))
 
 
 def _cluster(session: Session, cluster: Cluster) -> Iterator[Finding]:
@@ -229,6 +225,14 @@ def _storage(session: Session) -> Iterator[Finding]:
             yield ok("storage", account["name"], f"{count} containers")
 
 
+def _vaults(session: Session, options: VaultOptions, instance: str, now: datetime) -> Iterator[Finding]:
+    chosen = [options.find(session)] if options.vault_name else vaults(session, options.resource_group)
+    if not chosen:
+        yield warn("vaults", session.subscription, "there is no backup vault", "strongroom vault create NAME")
+    for each in chosen:
+        yield from _guarded("vault", each.name, _vault(session, each, instance, now))
+
+
 def _vault(session: Session, vault: BackupVault, only: str, now: datetime) -> Iterator[Finding]:
     if vault.state != "Succeeded" or not vault.principal:
         found = f"it is {vault.state}" if vault.state != "Succeeded" else "it has no managed identity"
@@ -259,7 +263,7 @@ def _instance(session: Session, vault: BackupVault, instance: BackupInstance, no
         yield fail("protection", instance.name, f"it is {instance.state}")
     else:
         yield ok("protection", instance.name, f"{instance.state} of {instance.cluster.rpartition('/')[2]}")
-    yield from _readiness(session, vault, instance)
+    yield from _guarded("readiness", instance.name, _readiness(session, vault, instance))
     status, told = overdue(
         next((each.time for each in points(session, instance) if each.time), None),
         list(rule_names(session.get(instance.policy))[2]),

@@ -4,10 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import Final
 
 from strongroom.cli.output import Output, Table, emit
 from strongroom.client.problems import Problem
 from strongroom.errors import ExitCode, StrongroomError
+
+HOUR: Final = 60  # minutes
+DAY: Final = 1440  # minutes
 
 
 class Status(StrEnum):
@@ -85,8 +89,12 @@ def show(output: Output, findings: Sequence[Finding]) -> ExitCode:
 def age_text(span: timedelta) -> str:
     """Return a span as people say it: `45 minutes`, `5 hours`, `3 days`."""
     minutes = int(span.total_seconds() // 60)
-    for size, word in ((1440, "day"), (60, "hour"), (1, "minute")):
-        if minutes >= size and (size != 60 or minutes < 2880):
-            count = minutes // size
-            return f"{count} {word}" if count == 1 else f"{count} {word}s"
-    return "less than a minute"
+    if minutes >= 2 * DAY or minutes == DAY:
+        return _counted(minutes // DAY, "day")
+    if minutes >= HOUR:
+        return _counted(minutes // HOUR, "hour")
+    return _counted(minutes, "minute") if minutes else "less than a minute"
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
