@@ -7,12 +7,14 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from azure.core.exceptions import HttpResponseError
 from azure.core.pipeline import PipelineResponse
 from azure.core.pipeline.policies import RequestIdPolicy, RetryPolicy
 from azure.core.polling import LROPoller
 from azure.core.rest import HttpRequest, HttpResponse
 from azure.mgmt.core import ARMPipelineClient
+from azure.mgmt.core.exceptions import ARMErrorFormat
 from azure.mgmt.core.policies import ARMChallengeAuthenticationPolicy
 from azure.mgmt.core.polling.arm_polling import ARMPolling
 
@@ -89,9 +91,9 @@ class RecordedClient:
         return poller.result(OPERATION_SECONDS)
 
     def failure(self, sent: Sent, final_state: str = "") -> Any:
-        """Poll an operation that must fail; return the error that the CLI shows."""
-        try:
-            found = self.wait(sent, final_state)
-        except HttpResponseError as error:
-            return error.error
-        raise AssertionError(f"the operation succeeded with {found}")
+        """Poll an operation that must fail; return its error in azure-core's form, of which the CLI's is a copy."""
+        with pytest.raises(HttpResponseError) as caught:
+            self.wait(sent, final_state)
+        answer = caught.value.response
+        assert answer is not None
+        return ARMErrorFormat(json.loads(answer.text()))

@@ -188,7 +188,7 @@ def site(compat_cluster: Testbed, tmp_path_factory: pytest.TempPathFactory) -> I
 class Row:
     """A recorded request. *accepts*: the first answers that SDK and CLI both take, table A.3. *final*: how it polls.
 
-    In *path* and texts `{vault}` and the like stand for the site's ids. *final* is "none" (no polling), "sdk", or the
+    In *path* `{vault}` and the like stand for the site's ids. *final* is "none" (no polling), "sdk", "failure", or the
     CLI's `final-state-via`. *check* gets the site and what the client ends with: the polled result, else the body.
     """
 
@@ -317,6 +317,16 @@ def ended_job(site: Site, found: Any) -> None:
     site.kept["job"] = found["jobId"]
     job = site.wait_for_job(found["jobId"])
     assert job["status"] in ("Completed", "CompletedWithWarnings"), job
+
+
+def told_as_az_shows_it(site: Site, error: Any) -> None:
+    """The CLI prints code, message and additionalInfo; people read what to do in the last."""
+    assert error.code
+    assert error.message
+    [more] = error.additional_info
+    assert more.type == "UserFacingError"
+    assert more.info["code"] == error.code
+    assert more.info["details"][0]["recommendedAction"], more.info
 
 
 def whole(changes: Callable[[Any], None], name: str) -> Callable[[Site], Any]:
@@ -693,6 +703,7 @@ PROTECTED = [
             "operation in~ ('OnDemandBackup')",
             "status in~ ('Completed','CompletedWithWarnings')",
             "properties.startTime > datetime(2023-06-16T01:00:00.0000000Z)",
+            "properties.endTime < datetime(2099-06-16T01:00:00.0000000Z)",  # as PowerShell has it
         ),
         equal("count", 2),
     ),
@@ -836,7 +847,17 @@ REMOVED = [
     Row("backup-vault delete", "DELETE", f"{{vault}}2?{DP}", (200, 202, 204), None, OPERATION_STATE),
     Row("backup-vault delete, again", "DELETE", f"{{vault}}2?{DP}", (200, 202, 204), None, OPERATION_STATE),
 ]
-ROWS = [*PREPARED, *EXTENSION_AND_ACCESS, *ROLES, *PROTECTED, *REMOVED]
+# Accepted at first, as by the service; the failure comes with the operation.
+TOO_EARLY = Row(
+    "backup-instance validate-for-backup, without roles",
+    "POST",
+    f"{{vault}}/validateForBackup?{DP}",
+    (202,),
+    lambda site: {"backupInstance": site.backup_instance("resourceId")},
+    "failure",
+    told_as_az_shows_it,
+)
+ROWS = [*PREPARED, *EXTENSION_AND_ACCESS, TOO_EARLY, *ROLES, *PROTECTED, *REMOVED]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{n}-{row.command}-{row.method}" for n, row in enumerate(ROWS, 1)])
@@ -854,7 +875,15 @@ def replay(site: Site, row: Row) -> None:
     assert sent.status in row.accepts, f"{sent.status} {sent.body}"
     if sent.status in (201, 202):
         well_formed(site, row, sent)
-    found = sent.body if row.final == "none" else site.client.wait(sent, "" if row.final == "sdk" else row.final)
+    match row.final:
+        case "none":
+            found = sent.body
+        case "failure":
+            found = site.client.failure(sent, LOCATION_STATE)
+        case "sdk":
+            found = site.client.wait(sent)
+        case state:
+            found = site.client.wait(sent, state)
     row.check(site, found)
 
 
