@@ -1,6 +1,7 @@
 """A database-like writer in a pod of the real node, and hooks that freeze and thaw it. Not a test."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from strongroom.dataplane.hooks.spec import Hook, read_backup_hook
@@ -39,6 +40,7 @@ pathlib.Path("/run/db/freeze").unlink(missing_ok=True)
 with open("/run/db/thaws", "a") as thaws:
     thaws.write("x")
 """
+_LOADED: set[Path] = set()  # the kubeconfigs of clusters that this process gave the image
 
 
 def command(*words: str, **more: Any) -> dict[str, Any]:
@@ -72,7 +74,9 @@ def hook_document(name: str, *entries: dict[str, Any]) -> dict[str, Any]:
 
 def start_database(cluster: Testbed, namespace: str) -> None:
     """Start the writer, and return when it has written."""
-    cluster.load_image(python_image())
+    if cluster.kubeconfig not in _LOADED:
+        cluster.load_image(python_image())
+        _LOADED.add(cluster.kubeconfig)
     create(cluster, namespace, claim("ledger"))
     writer = pod("db", "python3", "-c", WRITER, image=PYTHON, claim="ledger")
     writer["spec"]["volumes"].append({"name": "state", "emptyDir": {}})

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from strongroom.controlplane.clusters import manifests
 from strongroom.extension.api.definitions import definitions
 from strongroom.extension.api.status import BackupStatus, Phase
 from strongroom.testbed.cluster import Testbed
@@ -68,12 +69,22 @@ async def test_a_backup_runs_the_hooks_that_it_refers_to(node_testbed: Testbed, 
     goes_on(node_testbed, database)
 
 
-async def test_killed_while_a_writer_is_frozen_the_next_start_thaws_it_and_the_same_backup_completes(
-    node_testbed: Testbed, database: str, stage: Stage
+@pytest.mark.parametrize(
+    ("at", "when", "frozen", "left"),
+    [
+        ("POST .*/configmaps$", "after", False, 1),
+        ("POST .*/volumesnapshots$", "before", True, 1),
+        ("POST .*/volumesnapshots$", "after", True, 1),
+        ("DELETE .*/configmaps/freeze-", "before", False, 1),
+        ("DELETE .*/configmaps/freeze-", "after", False, 0),
+    ],
+)
+async def test_killed_anywhere_around_the_freeze_the_next_start_thaws_and_the_same_backup_completes(
+    node_testbed: Testbed, database: str, stage: Stage, at: str, when: str, frozen: bool, left: int
 ) -> None:
     put(node_testbed, database, hook_document("hooks", DATABASE))
     document = backup(new_name(), database, selection=referring(database, "hooks"))
-    stage.doom("POST .*/volumesnapshots", "before")
+    stage.doom(at, when)
     await stage.extension.apply(document)
     await stage.doomed()
 
@@ -82,19 +93,20 @@ async def test_killed_while_a_writer_is_frozen_the_next_start_thaws_it_and_the_s
         return not alive
 
     await eventually(ended)
-    assert is_frozen(node_testbed, database)
-    assert len(intents(node_testbed, OWN_NAMESPACE)) == 1
+    assert is_frozen(node_testbed, database) is frozen
+    assert len(intents(node_testbed, OWN_NAMESPACE)) == left
+    before = thaws(node_testbed, database)
     await stage.start()
 
     async def thawed() -> bool:
         return intents(node_testbed, OWN_NAMESPACE) == []
 
     await eventually(thawed)
-    assert thaws(node_testbed, database) == 1
+    assert thaws(node_testbed, database) == before + left
     goes_on(node_testbed, database)
     status = await stage.run(document)
     assert status.phase is Phase.COMPLETED
-    assert thaws(node_testbed, database) == 2
+    assert thaws(node_testbed, database) == before + left + 1
     goes_on(node_testbed, database)
 
 
@@ -157,6 +169,16 @@ async def test_without_the_permission_the_validation_and_the_backup_name_the_nam
             assert status.error.recommended_action == (remedy,)
         assert not is_frozen(node_testbed, database)
         assert intents(node_testbed, OWN_NAMESPACE) == []
+        # The very role that the control plane binds in listed namespaces is enough.
+        (role,) = [each for each in manifests.cluster_roles() if each["metadata"]["name"] == manifests.HOOKS]
+        put(node_testbed, database, role)
+        node_testbed.kubectl(
+            "create", "rolebinding", "hooks", "-n", database, f"--clusterrole={manifests.HOOKS}",
+            f"--serviceaccount={OWN_NAMESPACE}:reader",
+        )  # fmt: skip
+        status = await stage.back_up(database, selection={**referring(database, "hooks"), "snapshotVolumes": False})
+        assert (status.phase, status.warnings) == (Phase.COMPLETED, ())
+        assert thaws(node_testbed, database) == 1
     finally:
         await stage.extension.stop()
 
