@@ -9,7 +9,7 @@ from typing import Final
 
 from strongroom.controlplane.state.resources import Document
 from strongroom.controlplane.workflows.jobdocs import sub_task
-from strongroom.dataplane.repository.model import Manifest, VolumeEntry, VolumeState
+from strongroom.dataplane.repository.model import HookSummary, Manifest, VolumeEntry, VolumeState
 from strongroom.dataplane.repository.points import RecoveryPoint
 from strongroom.protection.job import JobStatus
 
@@ -32,13 +32,16 @@ async def count_by_namespace(point: RecoveryPoint) -> Mapping[str, int]:
 
 
 def sub_tasks(manifest: Manifest, namespaces: Mapping[str, int], activity: str) -> list[Document]:
-    """Return a sub-task for each namespace, then for each volume, in the order of their names."""
+    """Return a sub-task for each namespace, then for each volume, in the order of their names, and one for hooks."""
     told = [
         (f"Namespace {name}", JobStatus.COMPLETED, {"Objects": str(namespaces[name])})
         for name in sorted(namespaces)[:NAMESPACES_TOLD]
     ]
     volumes = sorted(manifest.volumes, key=lambda v: (v.namespace, v.claim))
     told += [(f"Volume {v.namespace}/{v.claim}", _status(v), _facts(v)) for v in volumes[:VOLUMES_TOLD]]
+    if manifest.hooks is not None:
+        status = JobStatus.COMPLETED_WITH_WARNINGS if manifest.hooks.failed else JobStatus.COMPLETED
+        told.append(("Hooks", status, _hook_facts(manifest.hooks)))
     return [
         sub_task(number, name, status.value, activity, progress=100, details=details)
         for number, (name, status, details) in enumerate(told, FIRST_NUMBER)
@@ -53,6 +56,18 @@ def _status(volume: VolumeEntry) -> JobStatus:
             return JobStatus.FAILED
         case _:
             return JobStatus.COMPLETED_WITH_WARNINGS
+
+
+def _hook_facts(hooks: HookSummary) -> dict[str, str]:
+    facts = {
+        "Pods": str(hooks.pods),
+        "Commands": str(hooks.commands),
+        "Failed": str(hooks.failed),
+        "Failures": "\n".join(f"{each.pod}: {each.hook}: {each.reason}" for each in hooks.failures),
+        "Frozen": hooks.frozen,
+        "Thawed": hooks.thawed,
+    }
+    return {name: fact for name, fact in facts.items() if fact}
 
 
 def _facts(volume: VolumeEntry) -> dict[str, str]:
