@@ -457,6 +457,20 @@ def one_row(kind: str) -> Callable[[Site, Any], None]:
     return check
 
 
+def one_instance(site: Site, found: Any) -> None:
+    """The row has what the portal's and the CLI's code reads beside the resource itself."""
+    one_row("microsoft.dataprotection/backupvaults/backupinstances")(site, found)
+    [row] = found["data"]
+    assert (row["resourceGroup"], row["kind"], row["managedBy"], row["sku"]) == ("rg1", "", "", None)
+    assert (row["vaultName"], row["datasourceId"]) == ("vault1", site.aks)
+    more = row["properties"]["backupInstanceExtendedProperties"]
+    assert {"BackupNow", "Restore", "StopBackup", "Delete"} <= set(more["allowedOperations"])
+    assert more["policyExtendedInfo"] == {
+        "configuredRPGenerationFrequency": "04:00:00",
+        "configuredMaximumRetention": "7.00:00:00",
+    }
+
+
 ONDEMAND = {"backupRuleOptions": {"ruleName": "BackupHourly", "triggerOption": {"retentionTagOverride": "Default"}}}
 TIMES = "startDate eq '2023-06-16T01:00:00.0000000Z' and endDate eq '2099-06-16T01:00:00.0000000Z'"
 PROVIDER = "{subscription}/providers/Microsoft"
@@ -715,7 +729,7 @@ PROTECTED = [
             "vaultName in~ ('vault1')",
             "protectionState in~ ('ProtectionConfigured')",
         ),
-        one_row("microsoft.dataprotection/backupvaults/backupinstances"),
+        one_instance,
     ),
     graph_row(
         "backup-vault list-from-resourcegraph",

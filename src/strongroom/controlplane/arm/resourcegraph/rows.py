@@ -10,6 +10,7 @@ from typing import Any, Final
 from strongroom.protection.errors import Refused
 from strongroom.protection.instance import ProtectionState
 from strongroom.protection.policy import parse_policy
+from strongroom.protection.schedule import HourlySeries
 
 Row = dict[str, Any]
 
@@ -55,7 +56,7 @@ def extended_properties(
         "protectedPrimaryRegion": "",
         "protectedSecondaryRegion": "",
         "vaultId": vault,
-        "policyExtendedInfo": {"configuredMaximumRetention": _longest_retention(policy)},
+        "policyExtendedInfo": _policy_info(policy),
         "recoveryPointInfo": {
             "oldestRecoveryPointInPrimaryRegion": oldest,
             "latestRecoveryPointInPrimaryRegion": newest,
@@ -73,12 +74,24 @@ def _allowed(state: str, *, has_points: bool) -> list[str]:
     ]
 
 
-def _longest_retention(policy: Mapping[str, Any] | None) -> str | None:
-    """Return the longest retention of a policy as .NET writes a time span: `7.00:00:00`."""
+def _policy_info(policy: Mapping[str, Any] | None) -> dict[str, str | None]:
+    """Return how often a policy asks for a recovery point and how long it keeps one, None where it cannot be read."""
+    unknown: dict[str, str | None] = {"configuredRPGenerationFrequency": None, "configuredMaximumRetention": None}
     if policy is None:
-        return None
+        return unknown
     try:
-        rules = parse_policy(policy).retention_rules
+        parsed = parse_policy(policy)
     except Refused:
-        return None
-    return f"{max(rule.operational.longest_days for rule in rules)}.00:00:00"
+        return unknown
+    hours = min(one.hours if isinstance(one, HourlySeries) else 24 * one.days for one in parsed.schedule.series)
+    days = max(rule.operational.longest_days for rule in parsed.retention_rules)
+    return {
+        "configuredRPGenerationFrequency": _time_span(hours),
+        "configuredMaximumRetention": _time_span(24 * days),
+    }
+
+
+def _time_span(hours: int) -> str:
+    """Return a span as .NET writes it: `04:00:00`, `7.00:00:00`."""
+    days, rest = divmod(hours, 24)
+    return f"{days}.{rest:02}:00:00" if days else f"{rest:02}:00:00"
