@@ -46,11 +46,12 @@ class _Lease(msgspec.Struct, frozen=True):
 
 
 class Lease:
-    """The lease of one namespace, as one process sees it."""
+    """The lease of one namespace, as one process sees it; *seconds* without a renewal end it."""
 
-    def __init__(self, api: KubeApi, namespace: str) -> None:
+    def __init__(self, api: KubeApi, namespace: str, *, seconds: float = LEASE_SECONDS) -> None:
         self._api = api
         self._namespace = namespace
+        self._seconds = seconds
         self.identity = f"{scope()}/{secrets.token_hex(4)}"
         self._seen: tuple[_Spec, float] | None = None
         self._renewed_at = float("-inf")
@@ -108,7 +109,7 @@ class Lease:
         if lease is not None and holder != self.identity:
             if self._seen is None or self._seen[0] != lease.spec:
                 self._seen = (lease.spec, began)
-            if holder and not is_dead(holder) and began - self._seen[1] < LEASE_SECONDS:
+            if holder and not is_dead(holder) and began - self._seen[1] < self._seconds:
                 return holder
         try:
             await self._write(lease, holder=self.identity)
@@ -129,7 +130,7 @@ class Lease:
         changed = lease is None or lease.spec.holder_identity != holder
         spec: dict[str, Any] = {
             "holderIdentity": holder,
-            "leaseDurationSeconds": int(LEASE_SECONDS),
+            "leaseDurationSeconds": int(self._seconds),
             "renewTime": now,
             "leaseTransitions": ((lease.spec.lease_transitions or 0) if lease else 0) + changed,
         }

@@ -17,6 +17,7 @@ from strongroom.errors import StrongroomError, UsageError
 from strongroom.extension.api.documents import BackupStorageLocation, DocumentInvalid, Kind
 from strongroom.extension.api.status import Availability, Condition, LocationStatus, cut
 from strongroom.extension.runs.context import RunContext
+from strongroom.extension.runs.failures import INTERNAL
 from strongroom.extension.runs.feed import now_text
 from strongroom.extension.watching.resources import KINDS, SECRETS, document_of, head_of
 from strongroom.extension.watching.statuses import write_status
@@ -119,6 +120,11 @@ class LocationKeeper:
             except TimeoutError:
                 continue
 
+    def close(self) -> None:
+        """Forget the locations: the next keeper reads them anew."""
+        for name in list(self._own):
+            self._forget(name)
+
     def _see(self, raw: msgspec.Raw) -> str:
         meta = head_of(raw).metadata
         known = self._watched.get(meta.name)
@@ -196,6 +202,10 @@ class LocationKeeper:
         except StrongroomError as error:
             told = f"{error.message}. {error.hint}" if error.hint else error.message
             return "", _condition(_reason(error), cut(told))
+        except Exception:
+            # One odd location must not stop the work with all others.
+            log.exception("location not checked by a fault of ours", extra={"location": name})
+            return "", _condition(INTERNAL, "a fault of the extension; its log has the trace")
 
     async def _credentials(self, name: str) -> dict[str, str] | None:
         try:

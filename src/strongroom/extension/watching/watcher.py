@@ -99,6 +99,7 @@ class Watcher:
             for task in tasks:
                 task.cancel()
             await reconciler.close()
+            locations.close()
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _clear(self, api: KubeApi) -> None:
