@@ -1,11 +1,12 @@
 """The commands that work with a control plane from the shell: vaults, policies, backup instances, jobs."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from strongroom.client.session import Session
 from strongroom.testbed.sharing import shared_testbed
 
 from ..serving import RunningServer, running_server
@@ -64,6 +65,11 @@ def test_a_cluster_is_protected_backed_up_and_restored_from_the_shell(stage: Sta
 
     back = ("instance", "restore", INSTANCE, "--point", "latest", "--map-namespace", "shop=copy")
     assert stage.document(*back, "--include-namespace", "shop", "--validate-only")["ready"]
+    take_roles(stage, stage.cluster_id)
+    refused = stage.document(*back, "--include-namespace", "shop", "--validate-only", code=1)
+    assert "az role assignment create" in refused["problems"][0]["recommendedAction"][0]
+    (assigned,) = stage.document("instance", "grant", INSTANCE, "--target", CLUSTER)["roleAssignments"]
+    assert assigned["properties"]["scope"].endswith(SNAPSHOTS)
     begun = stage.document(*back, "--include-namespace", "shop", "--no-wait")
     assert begun["properties"]["operationCategory"] == "Restore"
     waited = stage.document("job", "wait", begun["name"])
@@ -79,19 +85,24 @@ def test_a_cluster_is_protected_backed_up_and_restored_from_the_shell(stage: Sta
     assert "UserErrorJobNotInProgress" in late.stderr
 
 
+def take_roles(stage: Stage, resource: Callable[[Session], str]) -> int:
+    """Delete the role assignments of a resource's identity; return how many there were."""
+    with stage.session() as session:
+        principal = session.get(resource(session))["identity"]["principalId"]
+        assignments = session.items(f"{session.root}/providers/Microsoft.Authorization/roleAssignments")
+        taken = [each["id"] for each in assignments if each["properties"]["principalId"] == principal]
+        for assignment in taken:
+            session.delete(assignment)
+    return len(taken)
+
+
 def test_a_failed_job_ends_the_command_with_1_and_says_why_and_what_mends_it(stage: Stage) -> None:
     stage.run("instance", "create", INSTANCE, *NEW, "--include-namespace", "shop", "--grant")
-    with stage.session() as session:
-        vault = stage.document("vault", "show", VAULT)["identity"]["principalId"]
-        assignments = session.items(f"{session.root}/providers/Microsoft.Authorization/roleAssignments")
-        taken = [a for a in assignments if a["properties"]["principalId"] == vault]
-        assert len(taken) == 2
-        for assignment in taken:
-            session.delete(assignment["id"])
-        failed = stage.run("instance", "backup", INSTANCE)
-        assert failed.returncode == 1, failed.stdout
-        assert "Failed" in failed.stdout
-        assert "az role assignment create" in failed.stdout
+    assert take_roles(stage, lambda _: str(stage.document("vault", "show", VAULT)["id"])) == 2
+    failed = stage.run("instance", "backup", INSTANCE)
+    assert failed.returncode == 1, failed.stdout
+    assert "Failed" in failed.stdout
+    assert "az role assignment create" in failed.stdout
     granted = stage.document("instance", "grant", INSTANCE, "--permissions-scope", "ResourceGroup")
     scopes = {each["properties"]["scope"].rpartition("/")[2] for each in granted["roleAssignments"]}
     assert scopes == {GROUP, SNAPSHOTS}
