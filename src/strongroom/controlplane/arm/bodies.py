@@ -411,12 +411,6 @@ class StorageNameCheck(TypedDict, total=False):
     type: str
 
 
-class StorageKeyChoice(TypedDict, total=False):
-    """Which key of an account to make anew."""
-
-    keyName: Required[str]
-
-
 # Microsoft.ResourceGraph
 
 

@@ -14,7 +14,6 @@ VAULTS: Final = f"{NAMESPACE}/backupVaults"
 POLICIES: Final = f"{VAULTS}/backupPolicies"
 INSTANCES: Final = f"{VAULTS}/backupInstances"
 DELETED_INSTANCES: Final = f"{VAULTS}/deletedBackupInstances"
-DELETED_VAULTS: Final = f"{NAMESPACE}/locations/deletedVaults"
 POINTS: Final = f"{INSTANCES}/recoveryPoints"
 JOBS: Final = f"{VAULTS}/backupJobs"
 

@@ -32,6 +32,7 @@ from strongroom.controlplane.workflows.protecting import with_state
 from strongroom.controlplane.workflows.readiness import InstanceRequest, problems_of_instance, read_instance
 from strongroom.protection.errors import refuse_if_any
 from strongroom.protection.instance import Action, NothingToDo, ProtectionState, decide
+from strongroom.protection.job import check_count
 
 CONFIGURATION_KEYS: Final = (
     "snapshotVolumes",
@@ -79,10 +80,9 @@ def _check_linked(call: Call, request: InstanceRequest) -> None:
 
 
 def _check_change(call: Call, tx: Tx, vault: Resource, old: Resource | None, request: InstanceRequest) -> None:
-    limit = call.plane.limits.instances_per_vault
     if old is None:
-        if tx.resources.count(vault.id, INSTANCES) >= limit:
-            raise ArmError(400, "CloudDosTimeboudLimitReached", f"The vault has {limit} backup instances, the most.")
+        count = tx.resources.count(vault.id, INSTANCES)
+        check_count(count, call.plane.limits.instances_per_vault, "backup instances in the vault", vault.id)
         if tx.resources.get(f"{vault.id}/deletedBackupInstances/{call.path['instance']}"):
             raise ArmError(
                 400,

@@ -15,6 +15,7 @@ from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.state.times import now
 from strongroom.controlplane.workflows.planning import plan_all
+from strongroom.protection.job import check_count
 from strongroom.protection.policy import parse_policy
 
 POLICY = f"{VAULT}/backupPolicies/{{policy}}"
@@ -28,11 +29,9 @@ def put_policy(call: Call) -> Reply:
         vault = require_vault(call, tx)
         old = tx.resources.get(call.id)
         check_preconditions(call, old)
-        limit = call.plane.limits.policies_per_vault
-        if old is None and tx.resources.count(vault.id, POLICIES) >= limit:
-            raise ArmError(
-                400, "CloudDosTimeboudLimitReached", f"The vault '{vault.name}' has {limit} policies, the most."
-            )
+        if old is None:
+            count = tx.resources.count(vault.id, POLICIES)
+            check_count(count, call.plane.limits.policies_per_vault, "backup policies in the vault", vault.id)
         identifier = old.id if old else call.id
         properties: Json = {k: v for k, v in call.body["properties"].items() if k != "name"}
         document: Json = {

@@ -38,7 +38,6 @@ from strongroom.controlplane.state.times import now
 
 SOFT_DELETE_DAYS: Final = 14.0  # the service's default, and its minimum: azure-backup-for-aks.md, section 1.3
 SOFT_DELETE_DAYS_MAX: Final = 180.0
-STORAGE_REDUNDANCY: Final = ("LocallyRedundant", "ZoneRedundant", "GeoRedundant")
 
 
 def put_vault(call: Call) -> Reply:
