@@ -39,7 +39,7 @@ from strongroom.extension.watching.watcher import Watcher
 from strongroom.testbed.cluster import Testbed
 from strongroom.testbed.errors import ComponentFailed
 from strongroom.testbed.faults import FaultProxy
-from strongroom.testbed.faults_rules import Expired, Rule
+from strongroom.testbed.faults_rules import Expired, Rule, Status
 from strongroom.testbed.sharing import shared_testbed
 from strongroom.testbed.stores import azurite
 
@@ -381,6 +381,33 @@ async def test_a_watch_whose_revision_is_gone_lists_anew(cluster: Testbed, tmp_p
             await stage.locate()
             assert (await stage.back_up("one", "shop"))["phase"] == "Completed"
         assert "list anew" in stage.log()
+
+
+async def test_statuses_that_could_not_be_written_are_written_later_and_not_too_often(
+    cluster: Testbed, tmp_path: Path
+) -> None:
+    with FaultProxy.for_cluster(cluster.kubeconfig) as proxy:
+        kubeconfig = proxy.write_kubeconfig(tmp_path / "kubeconfig")
+        stage = await WatchStage.build(cluster, tmp_path, kubeconfig=kubeconfig)
+        with stage.running():
+            await stage.locate()
+            path = f"/apis/backup.strongroom.dev/v1alpha1/namespaces/{OWN_NAMESPACE}/backups/one/status"
+            proxy.add(Rule(Status(503), method="PATCH", path=path, times=5))
+            put(cluster, "shop", config_map("changing", number="later"))
+            stage.doom("store packs/", "hold")
+            began = asyncio.get_running_loop().time()
+            stage.apply("Backup", "one", backup_spec("shop"))
+
+            async def told() -> bool:
+                return "progress" in stage.get("backup", "one").get("status", {})
+
+            await eventually(told)
+            seconds = asyncio.get_running_loop().time() - began
+            # One for each phase, five refused, and one of progress every two seconds.
+            assert proxy.count("PATCH", path) <= 2 + 5 + seconds / 2 + 1
+            assert "status not written yet" in stage.log()
+            stage.kubectl("delete", "backup", "one")
+            await until_logged(stage, "phase='Cancelled'")
 
 
 async def test_credentials_come_from_the_secret_of_the_location_as_they_are_at_each_job(

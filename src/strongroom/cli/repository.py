@@ -155,10 +155,14 @@ async def allow(
                 f"no key file of the repository {info.id} was found: only its root key lets others in",
                 hint="Name it with --key-file",
             )
+        if not info.encrypted:
+            raise UsageError(
+                f"the repository {info.id} is not encrypted, and an extension opens none that is not",
+                hint="Make another one without --no-encryption",
+            )
         # The recipient goes last: a stop in between leaves an extension that cannot open the repository, and says so.
         await add_writer(store, keys.root, public, backup_only=True)
-        if info.encrypted:
-            await add_recipient(store, keys, recipient)
+        await add_recipient(store, keys, recipient)
     found = {"repositoryId": info.id, "repository": store.url, "recipient": recipient, "writer": writer_id(public)}
     view = {"repository": store.url, "id": info.id, "may read": recipient, "may add recovery points": writer_id(public)}
     emit(output, found, Facts(view, ids=[writer_id(public)]))
