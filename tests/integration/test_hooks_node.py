@@ -234,6 +234,7 @@ async def test_while_snapshots_hang_or_nobody_answers_applications_go_on_at_the_
         # The thaw is due before the server is back, and gets through then, whatever becomes of the backup.
         await asyncio.to_thread(cluster.start, "kube-apiserver")
         await asyncio.to_thread(goes_on, cluster, "shop")
+        await asyncio.to_thread(cluster.start, "csi-snapshotter")  # it also removes what the backup has begun
         backup.cancel()
         await asyncio.wait((backup,))
         assert intents(cluster, "shop") == []
