@@ -238,7 +238,7 @@ async def test_a_dry_run_names_everything_that_is_in_the_way_and_takes_no_backup
     assert status.phase is Phase.FAILED
     assert status.error is not None
     assert {(each.code, each.target) for each in status.error.details} == {
-        ("NotSupported", "spec.selection.backupHookReferences"),
+        ("UserErrorGenericResourceNotFound", "spec.selection.backupHookReferences[0]"),
         ("UserErrorBackupStorageLocationNotReady", "spec.storageLocation"),
         ("UserErrorVolumeSnapshotClassNotFound", f"{namespace}/data"),
     }
@@ -262,7 +262,7 @@ async def test_a_backup_that_names_hooks_does_not_run_without_them(stage: Stage,
     status = await stage.back_up(namespace, selection={"backupHookReferences": hooks})
     assert status.phase is Phase.FAILED
     assert status.error is not None
-    assert status.error.code == "NotSupported"
+    assert status.error.code == "UserErrorGenericResourceNotFound"
     assert await stage.jobs() == []
 
 
