@@ -10,6 +10,7 @@ import pytest
 
 from strongroom.controlplane.workflows.engine import (
     ERROR_TEXT_CHARACTERS,
+    ID_CHARACTERS,
     JSON,
     STEP_RESULT_BYTES,
     Body,
@@ -508,7 +509,7 @@ class EngineContract:
                 await engine.launch()
             with pytest.raises(EngineMisused):
                 await engine.start("unknown", "w", key="k")
-            for bad in ("", " ", "a\0b", "x" * 1000):
+            for bad in ("", " ", "a\0b", "x" * (ID_CHARACTERS + 1)):
                 with pytest.raises(EngineMisused):
                     await engine.start("job", bad, key="k")
                 with pytest.raises(EngineMisused):
