@@ -27,6 +27,7 @@ from azure.mgmt.storage import StorageManagementClient
 from strongroom.controlplane.clusters.manifests import BINDING_LABEL, VAULT_ANNOTATION
 from strongroom.testbed.cluster import Testbed
 from strongroom.testbed.objects import STORAGE_CLASS_IMMEDIATE
+from strongroom.testbed.sharing import shared_testbed
 
 from ..serving import RunningServer, running_server
 
@@ -193,13 +194,12 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def stage(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(testbeds_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder: Path = tmp_path_factory.mktemp("how-to")
     namespace = f"shop-{uuid.uuid4().hex[:6]}"
-    with running_server(folder) as server:
+    # A cluster of its own: other tests make our namespace by hand, and connecting refuses what is not labelled ours.
+    with shared_testbed(testbeds_folder / "how-to") as testbed, running_server(folder) as server:
         yield Stage(server, testbed, make_subscription(server), namespace)
-        for name in (namespace, f"{namespace}-copy"):
-            testbed.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 
 def make_subscription(server: RunningServer) -> str:
