@@ -12,7 +12,7 @@ export UV_CACHE_DIR ?= $(CACHE)/uv-cache
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup testbed node test-node demo test compat check bench docs clean lock
+.PHONY: help setup testbed node demo test compat check bench docs clean lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -39,13 +39,11 @@ demo: testbed  ## protect, break and restore a sample application on a real cont
 node: testbed
 	if [ "$$(id -u)" = 0 ] && [ "$$(uname -s)" = Linux ]; then $(BIN)/strongroom testbed build --level node; fi
 
-# Tests on a real node: each needs a minute of a quiet machine, so they do not run beside all others.
+# Beside other tests on two cores the node's pods come up too late, so they have a run of their own.
 NODE_TESTS := $(wildcard tests/integration/test_testbed_node*.py tests/integration/test_hooks_*.py tests/integration/test_kube_exec_node.py)
 
-test: check testbed  ## every check and every test but those with a node or with azure-cli
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(NODE_TESTS:%=--ignore=%) --ignore=tests/compat tests
-
-test-node: node  ## the tests with pods that really run (root on Linux)
+test: check testbed node  ## every check and every test
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(NODE_TESTS:%=--ignore=%) tests
 	$(BIN)/pytest $(NODE_TESTS)
 
 compat: testbed  ## the tests with azure-cli, which is installed into the cache (370 MB, once)

@@ -46,8 +46,17 @@ def sign_in(az: AzureCli, server: RunningServer, tenant: str) -> Any:
 
 
 @pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A control plane of this file's own: az works in the one subscription there is, and other tests make more."""
+    if installed() is None:
+        pytest.skip(f"azure-cli {VERSION} is not installed: make compat")
+    with running_server(tmp_path_factory.mktemp("az-server")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def az(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> AzureCli:
-    """az, signed in as the administrator of the worker's server."""
+    """az, signed in as the administrator of the server."""
     cli = new_cli(server, tmp_path_factory.mktemp("az"))
     cli("cloud", "register", "-n", "Strongroom", "--endpoint-resource-manager", f"{server.url}/")
     cli("cloud", "set", "-n", "Strongroom")

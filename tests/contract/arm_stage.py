@@ -39,6 +39,8 @@ from strongroom.controlplane.workflows.containers import Containers
 from strongroom.protection.addresses import refused_address
 from strongroom.protection.job import Limits
 
+from ..arm_bodies import hourly_policy
+
 ENDPOINT = "https://127.0.0.1:8443"
 VERSION = "2026-06-01"
 LOCATION = "westus"
@@ -494,38 +496,4 @@ def bodies_of(stage: Stage) -> dict[str, Any]:
     }
 
 
-POLICY: dict[str, Any] = {
-    "properties": {
-        "objectType": "BackupPolicy",
-        "datasourceTypes": [CLUSTER_TYPE],
-        "policyRules": [
-            {
-                "objectType": "AzureBackupRule",
-                "name": "BackupHourly",
-                "backupParameters": {"objectType": "AzureBackupParams", "backupType": "Incremental"},
-                "dataStore": {"objectType": "DataStoreInfoBase", "dataStoreType": "OperationalStore"},
-                "trigger": {
-                    "objectType": "ScheduleBasedTriggerContext",
-                    "schedule": {
-                        "repeatingTimeIntervals": ["R/2026-01-04T09:00:00+00:00/PT4H"],
-                        "timeZone": "W. Europe Standard Time",
-                    },
-                    "taggingCriteria": [
-                        {"tagInfo": {"id": "Default_", "tagName": "Default"}, "taggingPriority": 99, "isDefault": True}
-                    ],
-                },
-            },
-            {
-                "objectType": "AzureRetentionRule",
-                "name": "Default",
-                "isDefault": True,
-                "lifecycles": [
-                    {
-                        "deleteAfter": {"objectType": "AbsoluteDeleteOption", "duration": "P7D"},
-                        "sourceDataStore": {"objectType": "DataStoreInfoBase", "dataStoreType": "OperationalStore"},
-                    }
-                ],
-            },
-        ],
-    }
-}
+POLICY = hourly_policy(zone="W. Europe Standard Time")

@@ -12,6 +12,7 @@ import requests
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azure.mgmt.dataprotection import DataProtectionMgmtClient
 
+from ..arm_bodies import hourly_policy
 from ..serving import RunningServer
 
 VERSION = "2026-06-01"
@@ -20,40 +21,9 @@ VAULT_BODY: dict[str, Any] = {
     "identity": {"type": "SystemAssigned"},
     "properties": {"storageSettings": [{"datastoreType": "OperationalStore", "type": "LocallyRedundant"}]},
 }
-POLICY_BODY: dict[str, Any] = {
-    "properties": {
-        "name": "the CLI sends a name here",
-        "objectType": "BackupPolicy",
-        "datasourceTypes": ["Microsoft.ContainerService/managedClusters"],
-        "policyRules": [
-            {
-                "objectType": "AzureBackupRule",
-                "name": "BackupHourly",
-                "backupParameters": {"objectType": "AzureBackupParams", "backupType": "Incremental"},
-                "dataStore": {"objectType": "DataStoreInfoBase", "dataStoreType": "OperationalStore"},
-                "trigger": {
-                    "objectType": "ScheduleBasedTriggerContext",
-                    "schedule": {"repeatingTimeIntervals": ["R/2023-01-04T09:00:00+00:00/PT4H"], "timeZone": "UTC"},
-                    "taggingCriteria": [
-                        {"tagInfo": {"id": "Default_", "tagName": "Default"}, "taggingPriority": 99, "isDefault": True}
-                    ],
-                },
-            },
-            {
-                "objectType": "AzureRetentionRule",
-                "name": "Default",
-                "isDefault": True,
-                "lifecycles": [
-                    {
-                        "deleteAfter": {"objectType": "AbsoluteDeleteOption", "duration": "P7D"},
-                        "sourceDataStore": {"objectType": "DataStoreInfoBase", "dataStoreType": "OperationalStore"},
-                        "targetDataStoreCopySettings": None,
-                    }
-                ],
-            },
-        ],
-    }
-}
+POLICY_BODY = hourly_policy()
+POLICY_BODY["properties"]["name"] = "the CLI sends a name here"
+POLICY_BODY["properties"]["policyRules"][1]["lifecycles"][0]["targetDataStoreCopySettings"] = None
 
 
 class Arm:

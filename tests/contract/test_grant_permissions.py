@@ -28,6 +28,7 @@ from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.state.times import now
 from strongroom.controlplane.workflows.readiness import INSTANCES
 
+from ..arm_bodies import hourly_policy
 from ..serving import RunningServer, running_server
 from ..unit.readiness_stage import (
     ACCOUNT,
@@ -50,38 +51,7 @@ from ..unit.readiness_stage import (
 )
 
 VERSION = "2025-01-01"
-POLICY_BODY: dict[str, Any] = {
-    "properties": {
-        "objectType": "BackupPolicy",
-        "datasourceTypes": ["Microsoft.ContainerService/managedClusters"],
-        "policyRules": [
-            {
-                "objectType": "AzureBackupRule",
-                "name": "BackupHourly",
-                "backupParameters": {"objectType": "AzureBackupParams", "backupType": "Incremental"},
-                "dataStore": {"objectType": "DataStoreInfoBase", "dataStoreType": "OperationalStore"},
-                "trigger": {
-                    "objectType": "ScheduleBasedTriggerContext",
-                    "schedule": {"repeatingTimeIntervals": ["R/2023-01-04T09:00:00+00:00/PT4H"], "timeZone": "UTC"},
-                    "taggingCriteria": [
-                        {"tagInfo": {"id": "Default_", "tagName": "Default"}, "taggingPriority": 99, "isDefault": True}
-                    ],
-                },
-            },
-            {
-                "objectType": "AzureRetentionRule",
-                "name": "Default",
-                "isDefault": True,
-                "lifecycles": [
-                    {
-                        "deleteAfter": {"objectType": "AbsoluteDeleteOption", "duration": "P7D"},
-                        "sourceDataStore": {"objectType": "DataStoreInfoBase", "dataStoreType": "OperationalStore"},
-                    }
-                ],
-            },
-        ],
-    }
-}
+POLICY_BODY = hourly_policy()
 SOURCE = {
     "objectType": "Datasource",
     "datasourceType": "Microsoft.ContainerService/managedClusters",

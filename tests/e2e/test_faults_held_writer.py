@@ -14,6 +14,7 @@ from strongroom.testbed.stores import Azurite, azurite
 
 from .faults_stage import Stage, azure_stage, expect_refused, wait
 
+MAX_RUN_SECONDS = 5
 PRUNED_SECONDS = 60.0  # three times maxRun and some
 HELD_SECONDS = 120.0  # longer than the prunes take; the writer's own patience is 180
 
@@ -33,7 +34,7 @@ def proxy(server: Azurite) -> Iterator[FaultProxy]:
 @pytest.fixture
 def stage(testbed: Testbed, namespace: str, tmp_path: Path, server: Azurite, proxy: FaultProxy) -> Stage:
     stage = azure_stage(testbed, namespace, tmp_path, server, proxy)
-    made = stage.ask("repository", "init", "--max-run", "5s")
+    made = stage.ask("repository", "init", "--max-run", f"{MAX_RUN_SECONDS}s")
     assert made.code == 0, made.err
     stage.set_up()
     return stage
@@ -43,6 +44,7 @@ def test_a_writer_held_before_its_commit_while_two_prunes_pass_reports_failure_a
     stage: Stage, proxy: FaultProxy
 ) -> None:
     first = stage.back_up()
+    written = time.monotonic()
     stage.change(1)
     held, released = threading.Event(), threading.Event()
 
@@ -57,9 +59,11 @@ def test_a_writer_held_before_its_commit_while_two_prunes_pass_reports_failure_a
         while writer.poll() is None and not held.wait(0.02):
             pass
         assert held.is_set(), wait(writer).err
-        # The prunes reach the store past the proxy. The first finds a file to condemn once it is older than maxRun.
         deleted = stage.ask("point", "delete", first)
         assert deleted.code == 0, deleted.err
+        # Younger files are not condemned: before that a prune could find the run's record alone, which nobody needs.
+        time.sleep(max(0.0, written + MAX_RUN_SECONDS + 1 - time.monotonic()))
+        # The prunes reach the store past the proxy.
         _prune_until(stage, "condemnedFiles")
         _prune_until(stage, "sweptFiles")
     finally:
@@ -85,11 +89,11 @@ def test_a_writer_held_before_its_commit_while_two_prunes_pass_reports_failure_a
 def test_a_writer_that_outlives_the_longest_run_commits_nothing(stage: Stage, proxy: FaultProxy) -> None:
     first = stage.back_up()
     stage.change(1)
-    rule = Rule(Delay(6), method="PUT", path="/index/", times=1)  # one second more than maxRun
+    rule = Rule(Delay(MAX_RUN_SECONDS + 1), method="PUT", path="/index/", times=1)
     proxy.add(rule)
     ended = stage.run("point", "create", *stage.selection)
     assert rule.fired == 1
-    expect_refused(ended, "RunTooLong", "5 s", "run it again")
+    expect_refused(ended, "RunTooLong", f"{MAX_RUN_SECONDS} s", "run it again")
     assert not proxy.count("PUT", "/points/.*0002/manifest.json")
     assert stage.points() == {first: "Completed"}
     stage.expect_sound()

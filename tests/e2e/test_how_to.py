@@ -29,6 +29,7 @@ from strongroom.testbed.cluster import Testbed
 from strongroom.testbed.objects import STORAGE_CLASS_IMMEDIATE
 from strongroom.testbed.sharing import shared_testbed
 
+from ..arm_bodies import hourly_policy
 from ..serving import RunningServer, running_server
 
 LOCATION = "westus"
@@ -43,38 +44,7 @@ PROVIDERS = (
 OPERATOR = "Microsoft.DataProtection/backupVaults/backup-operator"
 
 # The PowerShell template: every 4 hours, kept for 7 days.
-POLICY: dict[str, Any] = {
-    "properties": {
-        "objectType": "BackupPolicy",
-        "datasourceTypes": [DATASOURCE],
-        "policyRules": [
-            {
-                "objectType": "AzureBackupRule",
-                "name": "BackupHourly",
-                "backupParameters": {"objectType": "AzureBackupParams", "backupType": "Incremental"},
-                "dataStore": {"objectType": "DataStoreInfoBase", "dataStoreType": "OperationalStore"},
-                "trigger": {
-                    "objectType": "ScheduleBasedTriggerContext",
-                    "schedule": {"repeatingTimeIntervals": ["R/2023-04-05T13:00:00+00:00/PT4H"], "timeZone": "UTC"},
-                    "taggingCriteria": [
-                        {"tagInfo": {"id": "Default_", "tagName": "Default"}, "taggingPriority": 99, "isDefault": True}
-                    ],
-                },
-            },
-            {
-                "objectType": "AzureRetentionRule",
-                "name": "Default",
-                "isDefault": True,
-                "lifecycles": [
-                    {
-                        "deleteAfter": {"objectType": "AbsoluteDeleteOption", "duration": "P7D"},
-                        "sourceDataStore": {"objectType": "DataStoreInfoBase", "dataStoreType": "OperationalStore"},
-                    }
-                ],
-            },
-        ],
-    }
-}
+POLICY = hourly_policy()
 
 
 def application(namespace: str) -> str:

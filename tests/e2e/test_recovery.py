@@ -23,6 +23,7 @@ from azure.mgmt.storage import StorageManagementClient
 from strongroom.testbed.cluster import Testbed
 from strongroom.testbed.options import TestbedOptions
 
+from ..arm_bodies import hourly_policy
 from ..serving import RunningServer, running_server
 
 HOW_TO = (Path(__file__).parents[2] / "docs/how-to/disaster-recovery.md").read_text()
@@ -35,39 +36,7 @@ PROVIDERS = (
     "Microsoft.ContainerService",
     "Microsoft.Storage",
 )
-STORE = {"objectType": "DataStoreInfoBase", "dataStoreType": "OperationalStore"}
-POLICY: dict[str, Any] = {
-    "properties": {
-        "objectType": "BackupPolicy",
-        "datasourceTypes": [DATASOURCE],
-        "policyRules": [
-            {
-                "objectType": "AzureBackupRule",
-                "name": "BackupHourly",
-                "backupParameters": {"objectType": "AzureBackupParams", "backupType": "Incremental"},
-                "dataStore": STORE,
-                "trigger": {
-                    "objectType": "ScheduleBasedTriggerContext",
-                    "schedule": {"repeatingTimeIntervals": ["R/2023-04-05T13:00:00+00:00/PT4H"], "timeZone": "UTC"},
-                    "taggingCriteria": [
-                        {"tagInfo": {"id": "Default_", "tagName": "Default"}, "taggingPriority": 99, "isDefault": True}
-                    ],
-                },
-            },
-            {
-                "objectType": "AzureRetentionRule",
-                "name": "Default",
-                "isDefault": True,
-                "lifecycles": [
-                    {
-                        "deleteAfter": {"objectType": "AbsoluteDeleteOption", "duration": "P7D"},
-                        "sourceDataStore": STORE,
-                    }
-                ],
-            },
-        ],
-    }
-}
+POLICY = hourly_policy()
 
 
 def follow(heading: str, folder: Path, **words: object) -> str:

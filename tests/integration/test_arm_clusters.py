@@ -29,6 +29,7 @@ from strongroom.testbed import certificates
 from strongroom.testbed.cluster import Testbed
 from strongroom.testbed.sharing import shared_testbed
 
+from ..arm_bodies import hourly_policy
 from ..serving import RunningServer, running_server
 
 NAMESPACE = "dataprotection-microsoft"
@@ -699,38 +700,7 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
-POLICY: dict[str, Any] = {
-    "properties": {
-        "objectType": "BackupPolicy",
-        "datasourceTypes": [CLUSTERS],
-        "policyRules": [
-            {
-                "objectType": "AzureBackupRule",
-                "name": "BackupHourly",
-                "backupParameters": {"objectType": "AzureBackupParams", "backupType": "Incremental"},
-                "dataStore": {"objectType": "DataStoreInfoBase", "dataStoreType": "OperationalStore"},
-                "trigger": {
-                    "objectType": "ScheduleBasedTriggerContext",
-                    "schedule": {"repeatingTimeIntervals": ["R/2023-04-05T13:00:00+00:00/PT4H"], "timeZone": "UTC"},
-                    "taggingCriteria": [
-                        {"tagInfo": {"id": "Default_", "tagName": "Default"}, "taggingPriority": 99, "isDefault": True}
-                    ],
-                },
-            },
-            {
-                "objectType": "AzureRetentionRule",
-                "name": "Default",
-                "isDefault": True,
-                "lifecycles": [
-                    {
-                        "deleteAfter": {"objectType": "AbsoluteDeleteOption", "duration": "P7D"},
-                        "sourceDataStore": {"objectType": "DataStoreInfoBase", "dataStoreType": "OperationalStore"},
-                    }
-                ],
-            },
-        ],
-    }
-}
+POLICY = hourly_policy()
 
 
 def test_a_deleted_cluster_is_left_in_order_and_can_be_connected_anew(stage: Stage) -> None:

@@ -19,8 +19,8 @@ from strongroom.controlplane.state.database import Database, Tx
 from strongroom.controlplane.state.jobs import Job
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.state.times import moment, stamp
-from strongroom.controlplane.workflows.backing_up import end_job
 from strongroom.controlplane.workflows.containers import Containers, Place
+from strongroom.controlplane.workflows.following import end_job
 from strongroom.controlplane.workflows.planning import plan_next
 from strongroom.controlplane.workflows.pointdocs import store_points
 from strongroom.controlplane.workflows.services import Services

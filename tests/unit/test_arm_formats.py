@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strongroom.controlplane.arm.formats import ArmId, check_name, iso_duration
+from strongroom.controlplane.arm.formats import ArmId, check_name, check_region
 from strongroom.protection.errors import Refused
 
 GROUP = "/subscriptions/S/resourceGroups/aksrg"
@@ -147,18 +147,13 @@ def test_a_name_has_what_its_type_allows(kind: str, good: list[str], bad: list[s
             check_name(kind, name)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "PT0S"),
-        (216.4945012, "PT3M36.4945012S"),
-        (7, "PT7S"),
-        (0.5, "PT0.5S"),
-        (3600, "PT1H"),
-        (86400, "P1D"),
-        (86400 + 7260, "P1DT2H1M"),
-        (90061.25, "P1DT1H1M1.25S"),
-    ],
-)
-def test_a_duration_is_written_as_dot_net_writes_it(seconds: float, text: str) -> None:
-    assert iso_duration(seconds) == text
+@pytest.mark.parametrize(("text", "region"), [("West US", "westus"), ("local", "local"), ("eu-1", "eu-1")])
+def test_a_region_is_kept_as_arm_keeps_it(text: str, region: str) -> None:
+    assert check_region(text) == region
+
+
+@pytest.mark.parametrize("text", ["", "a/b", "a?b", "ü", "x" * 91, ".."])
+def test_what_cannot_be_a_segment_of_a_path_is_no_region(text: str) -> None:
+    with pytest.raises(Refused) as caught:
+        check_region(text)
+    assert caught.value.error.target == "location"

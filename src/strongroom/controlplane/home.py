@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from strongroom.controlplane.state.private_file import write_private
 from strongroom.controlplane.state.sealing import KEY_BYTES
 from strongroom.errors import StrongroomError, UsageError
 
@@ -138,19 +139,3 @@ def _read_config(path: Path) -> HomeConfig | None:
             hint="Run the Strongroom that wrote it",
         )
     return config
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone can read, whole or not at all, durable when this returns."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -37,7 +37,7 @@ from strongroom.controlplane.arm.table import OPERATIONS
 from strongroom.controlplane.catalog.recovery_kit import kit_is_taken, recovery_recipient
 from strongroom.controlplane.catalog.sealed import StateSecrets
 from strongroom.controlplane.clusters.pool import ClusterPool
-from strongroom.controlplane.home import Home, write_private
+from strongroom.controlplane.home import Home
 from strongroom.controlplane.identity.authority import AuthorityRoutes
 from strongroom.controlplane.identity.keys import SigningKeys
 from strongroom.controlplane.identity.principals import add_secret, new_service_principal
@@ -48,6 +48,7 @@ from strongroom.controlplane.identity.tokens import Audiences, TokenAuthority
 from strongroom.controlplane.scheduler.housekeeping import Housekeeper
 from strongroom.controlplane.scheduler.ticker import Ticker
 from strongroom.controlplane.state.database import Database, Tx
+from strongroom.controlplane.state.private_file import write_private
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.state.times import now
 from strongroom.controlplane.tls import (

@@ -7,7 +7,6 @@ request, and what does not pass is replaced by defaults and told (`Rebuilt.doubt
 
 import asyncio
 import json
-import re
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ import msgspec
 from azure.mgmt.dataprotection import types as wire
 
 from strongroom.controlplane.arm.dataprotection.instances import CONFIGURATION_KEYS
-from strongroom.controlplane.arm.formats import ArmId, check_name
+from strongroom.controlplane.arm.formats import ArmId, check_name, region_of
 from strongroom.controlplane.arm.resources.subscriptions import subscription
 from strongroom.controlplane.arm.shapes import shape
 from strongroom.controlplane.arm.storage.containers import CONTAINERS
@@ -52,7 +51,6 @@ from strongroom.protection.policy import parse_policy
 VAULTS: Final = "Microsoft.DataProtection/backupVaults"
 POLICIES: Final = f"{VAULTS}/backupPolicies"
 GROUPS: Final = "Microsoft.Resources/resourceGroups"
-_LOCATION: Final = re.compile(r"[a-z0-9-]{1,90}")  # as the API takes it
 DEFAULT_LOCATION: Final = "local"  # for a vault whose points do not tell theirs
 
 
@@ -222,7 +220,7 @@ class _Making:
     def __init__(self, tenant: str, now: datetime, location: str, told: Mapping[str, str]) -> None:
         self._tenant = tenant
         self._now = now
-        self._location = _normal(location)
+        self._location = region_of(location)
         self._told = told
         self.made: list[str] = []
         self.stood: list[str] = []
@@ -337,7 +335,7 @@ class _Making:
             return self._put(tx, stands)
         told = _read(shape(wire.BackupVaultResource), said.get(VAULT, "")) or {}
         asked = told.get("properties", {})
-        location = _normal(told.get("location", "")) or self._where("")
+        location = region_of(told.get("location", "")) or self._where("")
         if not told:
             self.doubts.append(
                 f"No point tells the settings of {id}: it is in {location!r}, with soft delete and not immutable."
@@ -411,14 +409,8 @@ def _locations(instances: Iterable[RebuiltInstance]) -> dict[str, str]:
             told = msgspec.json.decode(instance.points[-1].caller.get(LOCATIONS, "{}"), type=dict[str, str])
         except (msgspec.DecodeError, RecursionError):
             continue
-        found |= {id.lower(): _normal(location) for id, location in told.items()}
+        found |= {id.lower(): region_of(location) for id, location in told.items()}
     return found
-
-
-def _normal(location: str) -> str:
-    """Return a region as ARM keeps it; "" for what is none."""
-    text = location.replace(" ", "").lower()
-    return text if _LOCATION.fullmatch(text) else ""
 
 
 async def _manifests(repository: Repository, ids: Sequence[str]) -> list[Manifest]:

@@ -6,7 +6,6 @@ authority stays, so that clients need not be told anything.
 """
 
 import ipaddress
-import os
 import re
 import secrets
 import ssl
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from strongroom.controlplane.state.private_file import write_private
 from strongroom.errors import StrongroomError
 
 DEFAULT_NAMES: Final = ("127.0.0.1", "::1", "localhost")  # what az and the SDKs are told: azure-clients.md, rule 1
@@ -128,8 +128,8 @@ def _make_authority(files: TlsFiles, now: datetime) -> None:
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
     )
     certificate = builder.sign(key, hashes.SHA256())
-    _write(files.ca_key, _pem_key(key))
-    _write(files.ca_certificate, certificate.public_bytes(serialization.Encoding.PEM))
+    write_private(files.ca_key, _pem_key(key))
+    write_private(files.ca_certificate, certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def _load_authority(files: TlsFiles, now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -188,8 +188,8 @@ def _make_server(
     )
     certificate = builder.sign(signer, hashes.SHA256())
     chain = b"".join(part.public_bytes(serialization.Encoding.PEM) for part in (certificate, authority))
-    _write(files.server_key, _pem_key(key))
-    _write(files.server_certificate, chain)
+    write_private(files.server_key, _pem_key(key))
+    write_private(files.server_certificate, chain)
 
 
 def _builder(
@@ -234,21 +234,3 @@ def _pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Put *data* at *path*, whole or not at all, readable by its owner alone from the first moment."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -178,6 +178,7 @@ def main() -> int:
             {
                 "KUBECONFIG": str(folder / "cluster" / "kubeconfig"),
                 "STRONGROOM_REPOSITORY": f"file://{folder}/repository",
+                "STRONGROOM_READY_FILE": str(folder / "ready.json"),
                 "XDG_CONFIG_HOME": str(folder / "config"),
                 "XDG_STATE_HOME": str(folder / "state"),
             }
@@ -190,7 +191,7 @@ def main() -> int:
                 testbed = Testbed.open(Path(cluster))
                 demo = Demo(testbed, webhook, terminal, folder)
                 demo.run()
-                service = ServiceDemo(testbed, terminal, folder)
+                service = ServiceDemo(testbed, terminal, folder, folder / "ready.json")
                 service.run()
         except (DemoFailed, StrongroomError) as failure:
             terminal.say(f"\nFAILED: {failure}")

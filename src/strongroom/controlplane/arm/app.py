@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from strongroom.controlplane.arm.call import Call, Reply, encode
-from strongroom.controlplane.arm.errors import ArmError, arm_error
+from strongroom.controlplane.arm.errors import ArmError
 from strongroom.controlplane.arm.plane import Plane
 from strongroom.controlplane.arm.routing import Found, Router, decode, scope_of
 from strongroom.controlplane.arm.slashes import SingleSlashes
@@ -36,6 +36,7 @@ from strongroom.controlplane.identity.refusals import Refusals
 from strongroom.controlplane.identity.stored import DatabaseAudit
 from strongroom.controlplane.state.errors import Conflict, StateUnavailable
 from strongroom.controlplane.state.times import now
+from strongroom.controlplane.workflows.facing import arm_error
 from strongroom.errors import StrongroomError
 from strongroom.protection.errors import Refused, UserError
 
@@ -116,7 +117,7 @@ class ArmApp:
                 log.warning("the database did not answer request=%s reason=%r", request_id, error.reason)
             elif status >= 500 and not isinstance(error, ArmError):
                 log.error("request failed request=%s", request_id, exc_info=error)
-            return Reply(status, {"error": arm_error(user_error, request_id, facing=facing)}, headers)
+            return Reply(status, {"error": arm_error(user_error, request_id, with_facing=facing)}, headers)
 
     def _sign_in(self, request: Request) -> Principal:
         header = _header(request, "authorization")

@@ -40,34 +40,3 @@ def not_found(id: str) -> ArmError:
 def not_supported(what: str, instead: str = "") -> ArmError:
     """Return the answer for a part of Azure's API that Strongroom does not carry out."""
     return ArmError(501, "NotSupported", f"Strongroom does not support {what}.", actions=(instead,) if instead else ())
-
-
-def user_facing(error: UserError, activity: str) -> Json:
-    """Return Azure's UserFacingError for *error*; *activity* is the request's or the job's id."""
-    return {
-        "code": error.code,
-        "message": error.message,
-        "recommendedAction": list(error.recommended_action),
-        "details": [user_facing(d, activity) for d in error.details] or None,
-        "target": error.target,
-        "innerError": None,
-        "isRetryable": error.retryable,
-        "isUserError": True,
-        "properties": {"ActivityId": activity},
-    }
-
-
-def arm_error(error: UserError, activity: str, *, facing: bool) -> Json:
-    """Return the object below `error` in an answer; with *facing* it carries `additionalInfo[UserFacingError]`.
-
-    Shape: azure-backup-for-aks.md, section 3.7.
-    """
-    body: Json = {
-        "code": error.code,
-        "message": error.message,
-        "target": error.target or None,
-        "details": [{"code": d.code, "message": d.message, "target": d.target or None} for d in error.details] or None,
-    }
-    if facing:
-        body["additionalInfo"] = [{"type": "UserFacingError", "info": user_facing(error, activity)}]
-    return body

@@ -1,4 +1,4 @@
-"""How Azure writes things: ids of resources, names that each type allows, durations.
+"""How Azure writes things: ids of resources, names that each type allows, regions.
 
 Instants are `state.times`.
 """
@@ -13,6 +13,7 @@ from strongroom.protection.errors import Refused, UserError
 
 MAX_ID_CHARACTERS: Final = 2048  # ARM's own limit; it also bounds a key of the database
 MAX_NAME_CHARACTERS: Final = 260  # ARM's own limit on a segment of an id
+_REGION: Final = re.compile(r"[a-z0-9-]{1,90}")  # as long as a resource group's name may be
 _NOT_IN_A_SEGMENT: Final = re.compile(r"[\x00-\x1f\x7f?#%\\]")  # would end or change the path of a URL
 
 # Clients split ids at these words with regard to case (queries of Resource Graph do): answers always have this casing.
@@ -76,11 +77,6 @@ class ArmId:
             return self.scope or self.text[: self.text.rindex("/providers/")]
         return f"/subscriptions/{self.subscription}" if self.resource_group else ""
 
-    @property
-    def resource_group_id(self) -> str:
-        """The id of the resource group that this lies in or is, "" outside of any."""
-        return f"/subscriptions/{self.subscription}/resourceGroups/{self.resource_group}" if self.resource_group else ""
-
     def is_a(self, kind: str) -> bool:
         """Tell whether this is an id of the type *kind*, whatever its casing."""
         return self.type.lower() == kind.lower()
@@ -122,19 +118,24 @@ def check_name(kind: str, name: str) -> None:
         raise Refused(UserError(rule.code, message, target="name"))
 
 
-def iso_duration(seconds: float) -> str:
-    """Return *seconds* as the service writes how long a job took: `PT3M36.4945012S`, `PT0S`, `P1DT2H`."""
-    if seconds < 0:
-        raise ValueError(f"a job does not take {seconds} s")
-    ticks = round(seconds * 10_000_000)  # of 100 ns, .NET's resolution: seven decimals
-    minutes, rest = divmod(ticks, 60 * 10_000_000)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    whole, fraction = divmod(rest, 10_000_000)
-    decimals = f".{fraction:07d}".rstrip("0") if fraction else ""
-    clock = (f"{hours}H" if hours else "") + (f"{minutes}M" if minutes else "")
-    clock += f"{whole}{decimals}S" if rest or not (days or clock) else ""
-    return "P" + (f"{days}D" if days else "") + (f"T{clock}" if clock else "")
+def region_of(text: str) -> str:
+    """Return a region as ARM keeps it (`West US` is `westus`), "" for a text that cannot be one.
+
+    Any name will do, since a region is a label here; but it becomes a segment of paths.
+    """
+    region = text.replace(" ", "").lower()
+    return region if _REGION.fullmatch(region) else ""
+
+
+def check_region(text: str, *, code: str = "LocationNotAvailableForResourceType") -> str:
+    """Return the region that the property `location` names. Raises `Refused` with *code*."""
+    region = region_of(text)
+    if not region:
+        message = (
+            f"{text[:60]!a} is no location; accepted are letters, digits and hyphens, such as westeurope or local."
+        )
+        raise Refused(UserError(code, message, target="location"))
+    return region
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from strongroom.controlplane.arm.call import Call, Reply
 from strongroom.controlplane.arm.errors import ArmError, Json
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.operations import LongOperation, OperationStatus
-from strongroom.controlplane.state.times import UNSET, now, stamp
+from strongroom.controlplane.state.times import now, stamp
+from strongroom.protection.times import UNSET_TIMESTAMP
 
 POLL_SECONDS: Final = 0.5  # most operations end within a second; azure-core's own fallback is 30 s
 JOB_INFO: Final = "OperationJobExtendedInfo"
@@ -107,7 +108,7 @@ def status_document(call: Call, operation: LongOperation) -> Json:
         "name": operation.id,
         "status": operation.status.value,
         "startTime": operation.started,
-        "endTime": operation.ended or UNSET,
+        "endTime": operation.ended or UNSET_TIMESTAMP,
     }
     if operation.job:
         document["properties"] = {"jobId": operation.job, "objectType": JOB_INFO}

@@ -9,7 +9,6 @@ import binascii
 import json
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from strongroom.controlplane.arm.shapes.nodes import storable
 from strongroom.protection.errors import Refused, UserError
@@ -66,16 +65,6 @@ def read_token(query: Mapping[str, str]) -> SkipToken | None:
     except (binascii.Error, ValueError, RecursionError) as error:
         raise _refused("$skipToken", "it cannot be read", "the one in nextLink, unchanged") from error
     return SkipToken(position)
-
-
-def next_link(url: str, token: str) -> str:
-    """Return the absolute *url* of this page with `$skipToken` set to *token*; all other parameters stay."""
-    parts = urlsplit(url)
-    kept = [
-        (name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name.lower() != "$skiptoken"
-    ]
-    query = urlencode([*kept, ("$skipToken", token)], quote_via=quote)
-    return urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))
 
 
 def _refused(parameter: str, found: str, accepted: str) -> Refused:

@@ -31,6 +31,7 @@ from strongroom.controlplane.catalog.keys import (
     root_seeds,
 )
 from strongroom.controlplane.catalog.sealed import Secrets
+from strongroom.controlplane.state.private_file import sync_folder, write_draft, write_private
 from strongroom.dataplane.objectstore.port import ObjectStore
 from strongroom.dataplane.repository.creation import NewRepository
 from strongroom.dataplane.repository.info import RepositoryInfo, read_info
@@ -173,7 +174,7 @@ async def write_kit(
     await asyncio.to_thread(_write_kit, path, msgspec.json.format(msgspec.json.encode(kit), indent=2) + b"\n")
     # Only now: until the kit is on the disk, the home is the one place that has the secret.
     secret.unlink()
-    _sync_folder(home)
+    sync_folder(home)
     return KitWritten(path, len(roots), len(kit.containers), not_wrapped)
 
 
@@ -293,16 +294,13 @@ def _private(text: str) -> Ed25519PrivateKey:
 
 
 def _write_secret(path: Path, text: str) -> None:
-    """Put *text* into *path* (0600), whole or not at all, durable when this returns."""
-    temporary = _write_beside(path, text.encode() + b"\n")
-    temporary.replace(path)
-    _sync_folder(path.parent)
+    write_private(path, text.encode() + b"\n")
 
 
 def _write_kit(path: Path, content: bytes) -> None:
     """Make the new file *path* (0600), whole or not at all, durable when this returns. Raises `KitExists`."""
     try:
-        temporary = _write_beside(path, content)
+        temporary = write_draft(path, content)
         try:
             os.link(temporary, path)
         except FileExistsError as error:
@@ -312,29 +310,10 @@ def _write_kit(path: Path, content: bytes) -> None:
                 raise
             temporary.replace(path)  # a USB stick with FAT: that *path* is new was looked at
         temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise CatalogError(f"the recovery kit {path} cannot be written: {error.strerror}") from error
 
 
 # link(2) on filesystems without hard links.
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
-
-
-def _write_beside(path: Path, content: bytes) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return temporary
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from strongroom.controlplane.state.database import Database
+from strongroom.controlplane.identity.stored import DatabaseSecrets
 
 
 class Secrets(Protocol):
@@ -29,31 +29,16 @@ class Secrets(Protocol):
         ...
 
 
-class StateSecrets:
+class StateSecrets(DatabaseSecrets):
     """`Secrets` in the control plane's database. Raises `StateUnavailable` and `SecretDamaged`."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def get(self, name: str) -> bytes | None:
-        with self._database.read() as tx:
-            return tx.secrets.get(name)
-
-    def put(self, name: str, data: bytes) -> None:
-        with self._database.write() as tx:
-            tx.secrets.put(name, data)
-
     def keep(self, name: str, data: bytes) -> bytes:
-        with self._database.write() as tx:
+        with self.database.write() as tx:
             stands = tx.secrets.get(name)
             if stands is None:
                 tx.secrets.add(name, data)
             return data if stands is None else stands
 
-    def delete(self, name: str) -> None:
-        with self._database.write() as tx:
-            tx.secrets.delete(name)
-
     def names(self, prefix: str) -> list[str]:
-        with self._database.read() as tx:
+        with self.database.read() as tx:
             return tx.secrets.names(prefix)

@@ -7,7 +7,6 @@ token lives works again by itself: the next request asks for a new one.
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,6 +19,7 @@ from strongroom.controlplane.clusters.errors import ClusterError, ClusterUnreach
 from strongroom.controlplane.clusters.kinds import SERVICE_ACCOUNTS
 from strongroom.controlplane.clusters.kubeconfig import kube_access
 from strongroom.controlplane.clusters.manifests import NAMESPACE
+from strongroom.controlplane.state.private_file import write_private
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.credentials import StaticCredentials
 from strongroom.dataplane.kube.errors import KubeProtocolError
@@ -233,16 +233,6 @@ class TokenFile:
     async def _write(self) -> None:
         token = await self._access.token(self._account)
         if token.text != self._written or not await asyncio.to_thread(self.path.exists):
-            await asyncio.to_thread(write_private, self.path, token.text)
+            await asyncio.to_thread(write_private, self.path, token.text.encode())
             self._written = token.text
         self.failure = None
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write *text* to *path*: nobody but the owner may read it at any moment, and readers see it whole."""
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)  # left by a crash
-    file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with open(file, "w", encoding="utf-8") as writer:
-        writer.write(text)
-    new.replace(path)

@@ -375,11 +375,6 @@ class HostedExtension:
         """
         await self._running().ask(lambda seq: wire.Delete(seq=seq, kind=str(kind), name=name))
 
-    async def forget_location(self, name: str) -> None:
-        """Have the child forget a storage location and its credentials. Raises `ExtensionGone`."""
-        kind = str(Kind.BACKUP_STORAGE_LOCATION)
-        await self._running().ask(lambda seq: wire.Delete(seq=seq, kind=kind, name=name))
-
     def _running(self) -> _Child:
         if self._child is None or self._child.keys is None:
             raise ExtensionGone("the extension was not started")

@@ -33,13 +33,3 @@ class AuditTrail(Protocol):
     """Where events go. `record` is called from worker threads; what it raises ends the request."""
 
     def record(self, event: AuditEvent) -> None: ...
-
-
-class MemoryAudit:
-    """A trail in memory, oldest first."""
-
-    def __init__(self) -> None:
-        self.events: list[AuditEvent] = []
-
-    def record(self, event: AuditEvent) -> None:
-        self.events.append(event)

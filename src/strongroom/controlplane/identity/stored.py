@@ -86,18 +86,18 @@ class DatabaseSecrets:
     """Sealed secrets, each call in a transaction of its own: the `Secrets` port of `keys`."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = database
 
     def get(self, name: str) -> bytes | None:
-        with self._database.read() as tx:
+        with self.database.read() as tx:
             return tx.secrets.get(name)
 
     def put(self, name: str, data: bytes) -> None:
-        with self._database.write() as tx:
+        with self.database.write() as tx:
             tx.secrets.put(name, data)
 
     def delete(self, name: str) -> None:
-        with self._database.write() as tx:
+        with self.database.write() as tx:
             tx.secrets.delete(name)
 
 

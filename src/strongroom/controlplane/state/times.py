@@ -1,9 +1,6 @@
 """Instants as the text that is stored and sent: UTC with seven decimals, so that text order is time order."""
 
 from datetime import UTC, datetime
-from typing import Final
-
-UNSET: Final = "0001-01-01T00:00:00Z"  # what the service answers for "not yet": azure-backup-for-aks.md, section 3.2
 
 
 def stamp(instant: datetime) -> str:

@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, Final
 
 from strongroom.controlplane.catalog.points import list_points
@@ -16,6 +14,7 @@ from strongroom.controlplane.workflows import jobdocs
 from strongroom.controlplane.workflows.containers import Place
 from strongroom.controlplane.workflows.engine import StepFailed, Steps, WorkflowCancelled
 from strongroom.controlplane.workflows.extension_work import carry_out, withdraw
+from strongroom.controlplane.workflows.following import finish, follow
 from strongroom.controlplane.workflows.jobdetails import count_by_namespace, sub_tasks
 from strongroom.controlplane.workflows.pointdocs import point_time, store_points
 from strongroom.controlplane.workflows.protecting import backup_document, of_failure
@@ -38,7 +37,6 @@ from strongroom.protection.job import JobStatus
 log = logging.getLogger(__name__)
 
 MAX_SECONDS: Final = 86_400.0  # the repository's own maxRun: a later commit would be void (design.md, section 6)
-PROGRESS_SECONDS: Final = 2.0  # between two writes of a job's progress
 
 
 class BackingUp:
@@ -104,19 +102,7 @@ class BackingUp:
 
         caller, place, request = await self._services.read(prepare)
         document = backup_document(job.id, place, request, caller=caller, created=job.started)
-        return await carry_out(self._services, request.cluster, place, document, self._follow(job.id))
-
-    def _follow(self, job_id: str) -> Any:
-        written = 0.0
-
-        async def on_status(status: Status) -> None:
-            nonlocal written
-            if status.progress is None or time.monotonic() - written < PROGRESS_SECONDS:
-                return
-            written = time.monotonic()
-            await self._services.write(lambda tx: save_progress(tx, job_id, status, self._services.clock()))
-
-        return on_status
+        return await carry_out(self._services, request.cluster, place, document, follow(self._services, job.id))
 
     async def _record(self, job_id: str, outcome: Any) -> None:
         """Write the recovery point and the job's end in one transaction."""
@@ -130,7 +116,7 @@ class BackingUp:
         status = parse_status(Kind.BACKUP, outcome["status"])
         assert isinstance(status, BackupStatus)
         if status.phase is Phase.CANCELLED:
-            await self._end(job_id, JobStatus.CANCELLED)
+            await finish(self._services, job_id, JobStatus.CANCELLED)
             return
         if status.phase is Phase.FAILED or not status.recovery_point_id:
             message = "The backup failed without a reason."
@@ -204,7 +190,7 @@ class BackingUp:
         """Stop the extension, and end the job: as completed where its recovery point was committed before."""
         await self._withdraw(job_id)
         await self._keep_committed(job_id)
-        await self._end(job_id, JobStatus.CANCELLED)
+        await finish(self._services, job_id, JobStatus.CANCELLED)
 
     async def _keep_committed(self, job_id: str) -> None:
         """End the job as completed if its recovery point is in the container."""
@@ -236,40 +222,7 @@ class BackingUp:
         await withdraw(self._services, cluster, Kind.BACKUP, job_id)
 
     async def _fail(self, job_id: str, error: UserError) -> None:
-        await self._end(job_id, JobStatus.FAILED, error)
-
-    async def _end(self, job_id: str, status: JobStatus, *errors: UserError) -> None:
-        await self._services.write(lambda tx: end_job(tx, job_id, status, self._services.clock(), *errors))
-
-
-def end_job(tx: Tx, job_id: str, status: JobStatus, at: datetime, *errors: UserError) -> None:
-    """Write how a job ended, unless it had ended before."""
-    job = tx.jobs.get(job_id)
-    if job is not None and job.ended is None:
-        tx.jobs.save(jobdocs.ended(job, status, at, *errors))
-
-
-def save_progress(tx: Tx, job_id: str, status: Status, at: datetime) -> None:
-    job = tx.jobs.get(job_id)
-    progress = status.progress
-    if job is None or job.ended is not None or progress is None:
-        return
-    tasks = list(job.doc["properties"]["extendedInfo"]["subTasks"])
-    first = {**tasks[0], "taskProgress": str(_percent(progress.done, progress.total))}
-    details = {"Done": str(progress.done), "Total": str(progress.total), "Objects": str(progress.objects)}
-    phase = jobdocs.sub_task(
-        2,
-        progress.phase,
-        jobdocs.IN_PROGRESS,
-        job_id,
-        progress=_percent(progress.done, progress.total),
-        details={**details, "Detail": progress.detail},
-    )
-    tx.jobs.save(jobdocs.extended(job, at, subTasks=[first, phase]))
-
-
-def _percent(done: int, total: int) -> int:
-    return min(100, 100 * done // total) if total else 0
+        await finish(self._services, job_id, JobStatus.FAILED, error)
 
 
 def _caller(job: Job, instance: Resource) -> dict[str, str]:

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.jobs import Job
-from strongroom.controlplane.workflows.backing_up import end_job
 from strongroom.controlplane.workflows.engine import Body, Engine, Steps, WorkflowState
+from strongroom.controlplane.workflows.following import end_job
 from strongroom.controlplane.workflows.services import Services, error_json, error_of
 from strongroom.protection.errors import ErrorCode, UserError
 from strongroom.protection.job import JobStatus

@@ -8,8 +8,8 @@ from typing import Final
 
 from strongroom.controlplane.state.errors import StateError
 from strongroom.controlplane.state.journal import Work
-from strongroom.controlplane.workflows.backing_up import end_job
 from strongroom.controlplane.workflows.engine import Engine, EngineError, EngineMisused, WorkflowState
+from strongroom.controlplane.workflows.following import end_job
 from strongroom.controlplane.workflows.services import Services
 from strongroom.protection.errors import ErrorCode, UserError
 from strongroom.protection.job import JobStatus

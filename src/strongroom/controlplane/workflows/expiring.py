@@ -23,7 +23,7 @@ from strongroom.controlplane.state.points import DELETING, KEPT, StoredPoint
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.workflows.containers import Containers, Place, place_named
 from strongroom.controlplane.workflows.engine import Body, Steps
-from strongroom.controlplane.workflows.extension_work import carry_out
+from strongroom.controlplane.workflows.extension_work import carry_out, unwatched
 from strongroom.controlplane.workflows.protecting import DELETED
 from strongroom.controlplane.workflows.readiness import extension_of
 from strongroom.controlplane.workflows.services import Services
@@ -33,7 +33,7 @@ from strongroom.dataplane.repository.prune import PointInUse
 from strongroom.dataplane.repository.repository import Repository
 from strongroom.errors import StrongroomError
 from strongroom.extension.api.documents import DeleteBackup, DeleteBackupSpec, ObjectMeta
-from strongroom.extension.api.status import DeleteBackupStatus, Status
+from strongroom.extension.api.status import DeleteBackupStatus
 from strongroom.protection.errors import Refused
 from strongroom.protection.instance import ProtectionState
 from strongroom.protection.retention import KeptPoint, RetentionMode, expired
@@ -249,7 +249,7 @@ class Expiring:
             spec=DeleteBackupSpec(storage_location=place.location_name, recovery_point_id=point_id),
         )
         async with asyncio.timeout(SNAPSHOTS_SECONDS):
-            status = await carry_out(self._services, cluster, place, document, _nobody)
+            status = await carry_out(self._services, cluster, place, document, unwatched)
         assert isinstance(status, DeleteBackupStatus)
         listed = {each.handle: each.reason for each in status.not_deleted}
         if status.error is not None and not status.not_deleted_count:
@@ -336,7 +336,3 @@ def _forget(tx: Tx, points: Sequence[StoredPoint]) -> None:
 
 def _audit(tx: Tx, event: str, scope: str, outcome: str, detail: str = "") -> None:
     tx.audit.add(event, principal="", action=ACTION, scope=scope, outcome=outcome, detail=detail[:1000])
-
-
-async def _nobody(_: Status) -> None:
-    """Progress of a deletion is shown to nobody."""

@@ -61,16 +61,12 @@ async def withdraw(services: Services, cluster: str, kind: Kind, name: str) -> N
     try:
         async with asyncio.timeout(WITHDRAW_SECONDS):
             await extension.cancel(kind, name)
-            await extension.wait(kind, name, _nobody)
+            await extension.wait(kind, name, unwatched)
     except TimeoutError:
         log.warning("a withdrawn document does not stop", extra={"document": name})
     except ExtensionGone as error:
         # Its process ended, or never had the document, or has told the end of it.
         log.info("a document was not under way", extra={"document": name, "reason": str(error)})
-
-
-async def _nobody(_: Status) -> None:
-    """What a withdrawn document still says is for nobody."""
 
 
 @contextlib.asynccontextmanager
@@ -95,3 +91,7 @@ async def _renewed(services: Services, cluster: str, place: Place, extension: Ho
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+async def unwatched(_: Status) -> None:
+    """Take the statuses of a check, whose progress nobody is shown."""

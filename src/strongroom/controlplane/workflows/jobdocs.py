@@ -9,14 +9,15 @@ from typing import Any, Final
 from strongroom.controlplane.state.jobs import Job
 from strongroom.controlplane.state.resources import Document, Resource
 from strongroom.controlplane.state.times import stamp
+from strongroom.controlplane.workflows.facing import facing
 from strongroom.protection.errors import UserError
-from strongroom.protection.job import JobStatus, job_duration
+from strongroom.protection.job import JobCategory, JobStatus, job_duration
 from strongroom.protection.times import parse_instant
 
 JOBS: Final = "Microsoft.DataProtection/backupVaults/backupJobs"
 IN_PROGRESS: Final = JobStatus.IN_PROGRESS.value
-BACKUP: Final = "Backup"
-RESTORE: Final = "Restore"
+BACKUP: Final = JobCategory.BACKUP.value
+RESTORE: Final = JobCategory.RESTORE.value
 
 
 def new_job(
@@ -146,21 +147,6 @@ def ended(job: Job, status: JobStatus, at: datetime, *errors: UserError) -> Job:
 
 def warning(resource: str, error: UserError, activity: str) -> Document:
     return {"resourceName": resource, "warning": facing(error, activity)}
-
-
-def facing(error: UserError, activity: str) -> Document:
-    """Return Azure's UserFacingError: azure-backup-for-aks.md, section 3.7."""
-    return {
-        "code": error.code,
-        "message": error.message,
-        "recommendedAction": list(error.recommended_action),
-        "details": [facing(d, activity) for d in error.details] or None,
-        "target": error.target,
-        "innerError": None,
-        "isRetryable": error.retryable,
-        "isUserError": True,
-        "properties": {"ActivityId": activity},
-    }
 
 
 def etag_at(at: datetime) -> str:

@@ -13,8 +13,8 @@ from strongroom.controlplane.state.resources import Document, Resource
 from strongroom.controlplane.state.times import stamp
 from strongroom.controlplane.workflows.containers import Place
 from strongroom.controlplane.workflows.engine import Steps
-from strongroom.controlplane.workflows.extension_work import carry_out, withdraw
-from strongroom.controlplane.workflows.jobdocs import facing
+from strongroom.controlplane.workflows.extension_work import carry_out, unwatched, withdraw
+from strongroom.controlplane.workflows.facing import facing
 from strongroom.controlplane.workflows.planning import plan_next
 from strongroom.controlplane.workflows.readiness import InstanceRequest, problems_of_instance, read_instance
 from strongroom.controlplane.workflows.services import (
@@ -26,7 +26,7 @@ from strongroom.controlplane.workflows.services import (
 )
 from strongroom.controlplane.workflows.work_ids import PURGE, work_id
 from strongroom.extension.api.documents import Backup, BackupSpec, Kind, ObjectMeta, Selection, SnapshotSettings
-from strongroom.extension.api.status import Failure, Phase, Status
+from strongroom.extension.api.status import Failure, Phase
 from strongroom.protection.errors import ErrorCode, Refused, UserError, refuse_if_any
 from strongroom.protection.instance import ProtectionState
 
@@ -162,7 +162,7 @@ class Protecting:
             _, place = await self._services.read(lambda tx: place_of_cluster(tx, request.cluster))
             document = backup_document(name, place, request, caller={}, dry_run=True)
             async with asyncio.timeout(CHECK_SECONDS):
-                status = await carry_out(self._services, request.cluster, place, document, _nobody)
+                status = await carry_out(self._services, request.cluster, place, document, unwatched)
         except TimeoutError:
             # It would hold one of the few places for checks in the extension for as long as it hangs.
             await withdraw(self._services, request.cluster, Kind.BACKUP, name)
@@ -250,7 +250,7 @@ def backup_document(
         spec=BackupSpec(
             storage_location=place.location_name,
             selection=Selection.from_arm(request.configuration),
-            # What Azure's own snapshot classes call it; a driver that does not know the parameter refuses it.
+            # Not the snapshot resource group: a driver that does not know that parameter refuses to cut.
             snapshot=SnapshotSettings(),
             caller=dict(caller),
             dry_run=dry_run,
@@ -268,7 +268,3 @@ def of_failure(failure: Failure) -> UserError:
         tuple(of_failure(d) for d in failure.details),
         failure.retryable,
     )
-
-
-async def _nobody(_: Status) -> None:
-    """Progress of a check is shown to nobody."""

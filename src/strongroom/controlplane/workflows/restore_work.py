@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 import uuid
 from typing import Any, Final
 
@@ -11,10 +10,10 @@ from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.errors import StateUnavailable
 from strongroom.controlplane.state.jobs import Job
 from strongroom.controlplane.workflows import jobdocs
-from strongroom.controlplane.workflows.backing_up import PROGRESS_SECONDS, end_job, save_progress
 from strongroom.controlplane.workflows.containers import Place
 from strongroom.controlplane.workflows.engine import StepFailed, Steps, WorkflowCancelled
-from strongroom.controlplane.workflows.extension_work import carry_out, withdraw
+from strongroom.controlplane.workflows.extension_work import carry_out, unwatched, withdraw
+from strongroom.controlplane.workflows.following import finish, follow
 from strongroom.controlplane.workflows.protecting import CHECK_SECONDS, NO_ANSWER, of_failure
 from strongroom.controlplane.workflows.readiness import read_instance, target_problems
 from strongroom.controlplane.workflows.restoring import RestoreRequest, restore_of
@@ -26,7 +25,7 @@ from strongroom.controlplane.workflows.services import (
     place_of_cluster,
 )
 from strongroom.extension.api.documents import Kind, ObjectMeta, Restore, RestoreCriteria, RestoreSpec
-from strongroom.extension.api.status import Phase, RestoreStatus, Status, parse_status, status_json
+from strongroom.extension.api.status import Phase, RestoreStatus, parse_status, status_json
 from strongroom.protection.errors import ErrorCode, Refused, UserError, refuse_if_any
 from strongroom.protection.job import JobStatus
 
@@ -54,7 +53,7 @@ class Restoring:
         except StepFailed as failure:
             log.error("restore failed", extra={"job": job_id, "reason": str(failure)})
             error = as_user_error(failure.__cause__ or failure)
-            await steps.run("fail", lambda: self._end(job_id, JobStatus.FAILED, error))
+            await steps.run("fail", lambda: finish(self._services, job_id, JobStatus.FAILED, error))
 
     async def validate(self, steps: Steps, operation_id: str) -> None:
         """Answer a `validateRestore`: the extension plans it, nothing changes in the target."""
@@ -69,7 +68,7 @@ class Restoring:
             place = await self._services.read(lambda tx: self._prepare(tx, operation.resource, request))
             document = _document(name, place, request, {"instance": operation.resource}, dry_run=True)
             async with asyncio.timeout(CHECK_SECONDS):
-                status = await carry_out(self._services, request.target, place, document, _nobody)
+                status = await carry_out(self._services, request.target, place, document, unwatched)
             if status.phase is Phase.FAILED and status.error is not None:
                 return error_json(of_failure(status.error))
         except TimeoutError:
@@ -123,7 +122,9 @@ class Restoring:
             await enable_restore(await self._services.pool.access(request.target))
             document = _document(job.id, place, request, {"instance": job.instance, "job": job.id})
             async with asyncio.timeout(MAX_SECONDS):
-                status = await carry_out(self._services, request.target, place, document, self._follow(job_id))
+                status = await carry_out(
+                    self._services, request.target, place, document, follow(self._services, job_id)
+                )
             return {"status": status_json(status)}
         except TimeoutError:
             await withdraw(self._services, request.target, Kind.RESTORE, job_id)
@@ -136,23 +137,11 @@ class Restoring:
             await withdraw(self._services, request.target, Kind.RESTORE, job_id)
             return {"error": error_json(as_user_error(error))}
 
-    def _follow(self, job_id: str) -> Any:
-        written = 0.0
-
-        async def on_status(status: Status) -> None:
-            nonlocal written
-            if status.progress is None or time.monotonic() - written < PROGRESS_SECONDS:
-                return
-            written = time.monotonic()
-            await self._services.write(lambda tx: save_progress(tx, job_id, status, self._services.clock()))
-
-        return on_status
-
     async def _record(self, job_id: str, outcome: Any) -> None:
         if outcome.get("ended"):
             return
         if "error" in outcome:
-            await self._end(job_id, JobStatus.FAILED, error_of(outcome["error"]))
+            await finish(self._services, job_id, JobStatus.FAILED, error_of(outcome["error"]))
             return
         status = parse_status(Kind.RESTORE, outcome["status"])
         assert isinstance(status, RestoreStatus)
@@ -180,10 +169,7 @@ class Restoring:
     async def _cancel(self, job_id: str) -> None:
         job = await self._services.job(job_id)
         await withdraw(self._services, restore_of(job.private["request"]).target, Kind.RESTORE, job_id)
-        await self._end(job_id, JobStatus.CANCELLED)
-
-    async def _end(self, job_id: str, status: JobStatus, *errors: UserError) -> None:
-        await self._services.write(lambda tx: end_job(tx, job_id, status, self._services.clock(), *errors))
+        await finish(self._services, job_id, JobStatus.CANCELLED)
 
 
 def _with_result(job: Job, status: RestoreStatus) -> Job:
@@ -221,7 +207,3 @@ def _document(
             dry_run=dry_run,
         ),
     )
-
-
-async def _nobody(_: Status) -> None:
-    """Progress of a check is shown to nobody."""

@@ -16,7 +16,7 @@ from strongroom.controlplane.state.resources import Document, Resource
 from strongroom.controlplane.state.times import now
 from strongroom.controlplane.workflows.containers import Containers, Place, find_place
 from strongroom.controlplane.workflows.engine import JSON
-from strongroom.controlplane.workflows.jobdocs import facing
+from strongroom.controlplane.workflows.facing import arm_error
 from strongroom.controlplane.workflows.patience import patiently
 from strongroom.controlplane.workflows.readiness import extension_of
 from strongroom.errors import StrongroomError
@@ -77,17 +77,6 @@ class Services:
             status, self.clock(), error=arm_error(error, operation.id) if error else {}, result=result or {}
         )
         await self.write(lambda tx: tx.operations.end(changed))
-
-
-def arm_error(error: UserError, activity: str) -> Document:
-    """Return an ARM error object with its UserFacingError, as `operationStatus` carries it."""
-    return {
-        "code": error.code,
-        "message": error.message,
-        "target": error.target or None,
-        "details": [{"code": d.code, "message": d.message, "target": d.target or None} for d in error.details] or None,
-        "additionalInfo": [{"type": "UserFacingError", "info": facing(error, activity)}],
-    }
 
 
 def place_of_cluster(tx: Tx, cluster_id: str) -> tuple[Resource, Place]:

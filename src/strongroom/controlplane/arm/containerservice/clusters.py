@@ -1,6 +1,5 @@
 """Managed clusters: Kubernetes clusters that were connected, each with the identity that Azure gives a cluster."""
 
-import re
 import uuid
 from typing import Final
 from urllib.parse import urlsplit
@@ -21,7 +20,7 @@ from strongroom.controlplane.arm.containerservice.common import (
 )
 from strongroom.controlplane.arm.containerservice.connection import FIELD, connected, read_connection, uid_of
 from strongroom.controlplane.arm.errors import ArmError, Json, not_supported
-from strongroom.controlplane.arm.formats import check_name
+from strongroom.controlplane.arm.formats import check_name, check_region
 from strongroom.controlplane.arm.pages import page_of
 from strongroom.controlplane.arm.preconditions import check_preconditions
 from strongroom.controlplane.arm.providers import require_registered
@@ -36,7 +35,6 @@ from strongroom.controlplane.state.times import now
 from strongroom.controlplane.workflows.readiness import INSTANCES, same_id
 
 NODE_GROUP_CHARACTERS: Final = 80  # AKS' own limit of MC_{group}_{cluster}_{location}
-_LOCATION: Final = re.compile(r"[a-z0-9-]{1,90}")
 _DISCONNECT: Final = "disconnect-cluster"
 
 
@@ -76,7 +74,7 @@ def _before(call: Call, tx: Tx) -> Resource | None:
     old = tx.resources.get(cluster_id(call))
     check_preconditions(call, old)
     refuse_while_running(tx, cluster_id(call), _DISCONNECT)
-    location = _normal(call.body["location"])
+    location = check_region(call.body["location"])
     if old is not None and location != old.doc["location"]:
         raise ArmError(
             409,
@@ -143,7 +141,7 @@ def _refuse_other_cluster(call: Call, tx: Tx, old: Resource | None, uid: str) ->
 def _cluster(call: Call, tx: Tx, old: Resource | None, cluster: ConnectedCluster) -> Resource:
     identifier = old.id if old else cluster_id(call)
     name = identifier.rpartition("/")[2]
-    location = _normal(call.body["location"])
+    location = check_region(call.body["location"])
     private = {**(old.private if old else {"incarnation": str(uuid.uuid4())}), "uid": cluster.uid}
     record = managed_identity(
         identifier, call.plane.tenant, incarnation=private["incarnation"], name=name, created=now()
@@ -182,19 +180,6 @@ def _cluster(call: Call, tx: Tx, old: Resource | None, cluster: ConnectedCluster
     return Resource(
         identifier, CLUSTERS, document, call.group_id, private, old.etag if old else "", old.created if old else ""
     )
-
-
-def _normal(text: str) -> str:
-    """Return a region as ARM keeps it: `West US` is `westus`. It becomes a segment of paths."""
-    location = text.replace(" ", "").lower()
-    if not _LOCATION.fullmatch(location):
-        raise ArmError(
-            400,
-            "LocationNotAvailableForResourceType",
-            f"{text[:60]!a} is no location; accepted are letters, digits and hyphens, such as westeurope or local.",
-            target="location",
-        )
-    return location
 
 
 def patch_cluster(call: Call) -> Reply:

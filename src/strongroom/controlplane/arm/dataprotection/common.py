@@ -57,11 +57,6 @@ def accepted_by_vault(call: Call, tx: Tx, vault: Resource, operation: LongOperat
     return accepted(call, tx, operation, f"{vault.id}/operationStatus", results_path(call, vault))
 
 
-def normal_location(text: str) -> str:
-    """Return a region as ARM keeps it: `West US` is `westus`."""
-    return text.replace(" ", "").lower()
-
-
 def invalid_input(target: str, message: str, *actions: str) -> ArmError:
     """Return the service's refusal of a property."""
     return ArmError(400, "BMSUserErrorInvalidInput", message, target=target, actions=actions)

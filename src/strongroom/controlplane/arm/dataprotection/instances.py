@@ -33,6 +33,7 @@ from strongroom.controlplane.workflows.readiness import InstanceRequest, problem
 from strongroom.protection.errors import refuse_if_any
 from strongroom.protection.instance import Action, NothingToDo, ProtectionState, decide
 from strongroom.protection.job import check_count
+from strongroom.protection.settings import check_update, parse_instance
 
 CONFIGURATION_KEYS: Final = (
     "snapshotVolumes",
@@ -57,7 +58,7 @@ def put_instance(call: Call) -> Reply:
         check_preconditions(call, old)
         request = read_instance(call.body["properties"], vault.id, limits=call.plane.limits)
         _check_linked(call, request)
-        _check_change(call, tx, vault, old, request)
+        _check_change(call, tx, vault, old, call.body["properties"])
         state = ProtectionState(old.properties["currentProtectionState"]) if old else None
         wanted = _instance(call, old, request, call.body)
         changed = old is None or wanted.doc != old.doc
@@ -79,7 +80,7 @@ def _check_linked(call: Call, request: InstanceRequest) -> None:
     call.demand("Microsoft.Resources/subscriptions/resourceGroups/read", request.snapshot_group)
 
 
-def _check_change(call: Call, tx: Tx, vault: Resource, old: Resource | None, request: InstanceRequest) -> None:
+def _check_change(call: Call, tx: Tx, vault: Resource, old: Resource | None, properties: Json) -> None:
     if old is None:
         count = tx.resources.count(vault.id, INSTANCES)
         check_count(count, call.plane.limits.instances_per_vault, "backup instances in the vault", vault.id)
@@ -91,17 +92,7 @@ def _check_change(call: Call, tx: Tx, vault: Resource, old: Resource | None, req
                 actions=("Undelete it, or choose another name.",),
             )
         return
-    before = read_instance(old.properties, vault.id)
-    if before.cluster.lower() != request.cluster.lower():
-        raise invalid_input(
-            "properties.dataSourceInfo.resourceID",
-            f"The backup instance protects {before.cluster}; another datasource needs another instance.",
-        )
-    if before.snapshot_group.lower() != request.snapshot_group.lower():
-        raise invalid_input(
-            "properties.policyInfo.policyParameters.dataStoreParametersList",
-            f"The snapshot resource group cannot change after creation; it is {before.snapshot_group}.",
-        )
+    check_update(parse_instance(old.properties), parse_instance(properties))
 
 
 def _instance(call: Call, old: Resource | None, request: InstanceRequest, body: Json) -> Resource:
@@ -178,7 +169,7 @@ def validate_for_modify(call: Call) -> Reply:
         vault = require_vault(call, tx)
         request = read_instance(call.body["backupInstance"], vault.id, path="backupInstance", limits=call.plane.limits)
         _check_linked(call, request)
-        _check_change(call, tx, vault, instance, request)
+        _check_change(call, tx, vault, instance, call.body["backupInstance"])
         document = {"properties": call.body["backupInstance"], "instance": instance.id}
         operation = lro.begin(call, tx, "validate-backup", request=document, resource=instance.id)
         return accepted_by_vault(call, tx, vault, operation)

@@ -17,13 +17,12 @@ from strongroom.controlplane.arm.dataprotection.common import (
     VAULTS,
     invalid_input,
     location_of,
-    normal_location,
     require_vault,
     shown,
     vault_id,
 )
 from strongroom.controlplane.arm.errors import ArmError, Json
-from strongroom.controlplane.arm.formats import check_name
+from strongroom.controlplane.arm.formats import check_name, check_region
 from strongroom.controlplane.arm.pages import page_of
 from strongroom.controlplane.arm.preconditions import check_preconditions
 from strongroom.controlplane.arm.providers import require_registered
@@ -88,7 +87,7 @@ def _changed(call: Call, tx: Tx, stored: Resource) -> Reply:
 def _vault(call: Call, tx: Tx, body: Json, old: Resource | None) -> Resource:
     """Return the vault that *body* asks for. Raises what is not acceptable about it."""
     asked = body.get("properties", {})
-    location = normal_location(body["location"])
+    location = check_region(body["location"])
     if old is not None and location != location_of(old):
         raise ArmError(
             409,

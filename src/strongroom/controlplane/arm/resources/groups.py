@@ -1,6 +1,5 @@
 """Resource groups: create, change, list, and delete them with what they hold."""
 
-import re
 from collections.abc import Collection
 from typing import Final
 
@@ -8,7 +7,7 @@ from strongroom.controlplane.arm import lro
 from strongroom.controlplane.arm.bodies import ResourceGroupBody, ResourceGroupPatch
 from strongroom.controlplane.arm.call import Call, Reply, require_subscription
 from strongroom.controlplane.arm.errors import ArmError, Json
-from strongroom.controlplane.arm.formats import check_name
+from strongroom.controlplane.arm.formats import check_name, check_region
 from strongroom.controlplane.arm.odata import Comparison, Condition, Value, parse_filter
 from strongroom.controlplane.arm.pages import filtered, page_of
 from strongroom.controlplane.arm.resources.subscriptions import require_visible_subscription, visible
@@ -20,7 +19,6 @@ from strongroom.controlplane.state.resources import Resource
 
 GROUPS: Final = "Microsoft.Resources/resourceGroups"
 ACTIONS: Final = "Microsoft.Resources/subscriptions/resourceGroups"
-_LOCATION: Final = re.compile(r"[a-z0-9-]{1,90}")
 SUBSCRIPTION: Final = "/subscriptions/{subscription}"
 GROUP: Final = f"{SUBSCRIPTION}/resourceGroups/{{group}}"
 
@@ -37,7 +35,7 @@ _KEPT: Final = (
 def put_group(call: Call) -> Reply:
     """Create a resource group, or replace its tags."""
     check_name("resourceGroups", call.path["group"])
-    location = _location(call.body["location"])
+    location = check_region(call.body["location"], code="LocationNotAvailableForResourceGroup")
     with call.db.write() as tx:
         require_subscription(tx, call.subscription)
         old = tx.resources.get(call.group_id)
@@ -65,19 +63,6 @@ def put_group(call: Call) -> Reply:
             if_absent=old is None,
         )
         return Reply(200 if old else 201, document)
-
-
-def _location(text: str) -> str:
-    """Return a region as ARM keeps it. Any name will do: a location is a label here."""
-    location = text.replace(" ", "").lower()
-    if not _LOCATION.fullmatch(location):
-        raise ArmError(
-            400,
-            "LocationNotAvailableForResourceGroup",
-            f"{text[:60]!a} is no location; accepted are letters, digits and hyphens, such as westeurope or local.",
-            target="location",
-        )
-    return location
 
 
 def patch_group(call: Call) -> Reply:

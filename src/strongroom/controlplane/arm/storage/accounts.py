@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from strongroom.controlplane.arm import bodies
 from strongroom.controlplane.arm.call import Call, Reply, require_subscription
 from strongroom.controlplane.arm.errors import ArmError, Json, not_supported
-from strongroom.controlplane.arm.formats import check_name
+from strongroom.controlplane.arm.formats import check_name, check_region
 from strongroom.controlplane.arm.pages import page_of
 from strongroom.controlplane.arm.preconditions import check_preconditions
 from strongroom.controlplane.arm.providers import require_registered
@@ -131,7 +131,7 @@ def _refuse_taken(call: Call, tx: Tx, old: Resource | None) -> None:
 
 def _account(call: Call, body: Json, old: Resource | None, attached: StorageAccount | None) -> Resource:
     identifier = old.id if old else call.id
-    location = str(body["location"]).replace(" ", "").lower()
+    location = check_region(body["location"])
     if old is not None and old.doc["location"] != location:
         message = (
             f"The resource '{old.name}' exists in location '{old.doc['location']}' and cannot move to '{location}'."
