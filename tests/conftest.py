@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import signal
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +19,11 @@ from strongroom.testbed.postgres import postgres as running_postgres
 from strongroom.testbed.sharing import shared_testbed, sweep
 
 from .serving import RunningServer, running_server
+
+# What starts in the background of a shell without job control ignores SIGINT, and so do its children: tests that send
+# it to programs would wait for nothing.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TIERS = ("unit", "contract", "integration", "e2e", "compat")
 OUTCOMES = ("passed", "failed", "error", "skipped")

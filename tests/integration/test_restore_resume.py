@@ -132,7 +132,7 @@ async def test_a_restore_that_is_killed_at_any_write_is_completed_by_resuming_it
                     continue
                 assert loaded == plan
                 result = await execute(api, saved.repo, saved.point, loaded, restore_id=restore_id, resume=True)
-                assert result.state is RestoreState.COMPLETED, result
+                assert result.state is RestoreState.COMPLETED, [o for o in result.objects if o.action is Done.FAILED]
                 due = {(p.kind, p.name) for wave in plan.waves for p in wave.objects}
                 made = {(o.kind, o.name) for o in result.objects if o.action is Done.CREATED}
                 # The cluster itself makes the default ServiceAccount, sooner or later than the restore.

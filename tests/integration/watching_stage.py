@@ -3,10 +3,13 @@
 import asyncio
 import base64
 import contextlib
+import functools
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +28,55 @@ FINAL = ("Completed", "PartiallyFailed", "Failed", "Cancelled")
 
 
 @dataclass
+class Life:
+    """A process of the extension, as `subprocess.Popen` shows its own."""
+
+    pid: int
+    fate: Path
+
+    @property
+    def returncode(self) -> int | None:
+        return self.poll()
+
+    def poll(self) -> int | None:
+        """Return how the process ended, None while it runs."""
+        ended = self.fate.with_name(f"{self.fate.name}.{self.pid}")
+        return int(ended.read_text()) if ended.exists() else None
+
+    def wait(self, seconds: float = 30.0) -> int:
+        deadline = time.monotonic() + seconds
+        while (code := self.poll()) is None:
+            assert time.monotonic() < deadline, f"the extension {self.pid} did not end in time"
+            time.sleep(0.02)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+@functools.cache
+def mother() -> subprocess.Popen[bytes]:
+    """Return the process that forks extensions; it ends with this one, because its input does."""
+    command = (sys.executable, str(VICTIM), "--fork")
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def bear(arguments: list[str], fate: Path, log: Path, days: int = 0) -> Life:
+    """Start an extension; its environment is ours as it is now."""
+    process = mother()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    birth = {"arguments": arguments, "environment": dict(os.environ), "fate": str(fate), "log": str(log), "days": days}
+    process.stdin.write(json.dumps(birth).encode() + b"\n")
+    process.stdin.flush()
+    return Life(int(process.stdout.readline()), fate)
+
+
+@dataclass
 class WatchStage:
     """One cluster with our definitions, a repository, and processes of the extension."""
 
@@ -33,7 +85,7 @@ class WatchStage:
     keys: KeyFile
     url: str
     kubeconfig: Path
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    processes: list[Life] = field(default_factory=list)
 
     @classmethod
     async def build(cls, testbed: Testbed, folder: Path, url: str = "", kubeconfig: Path | None = None) -> "WatchStage":
@@ -46,11 +98,10 @@ class WatchStage:
         _, key = await Repository.init(store, key_file=folder / "key.json")
         return cls(testbed, folder, KeyFile.load(key), url, kubeconfig or testbed.kubeconfig)
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start an extension."""
-        command = (sys.executable, str(VICTIM), str(self.folder / "fate"), "--watch", "--kubeconfig", self.kubeconfig)
-        with (self.folder / "log").open("ab") as log:
-            process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
+    def start(self, *, days: int = 0) -> Life:
+        """Start an extension; its sweep for leftovers believes that it is *days* later."""
+        arguments = ["--watch", "--kubeconfig", str(self.kubeconfig)]
+        process = bear(arguments, self.folder / "fate", self.folder / "log", days)
         self.processes.append(process)
         return process
 
@@ -59,7 +110,7 @@ class WatchStage:
         return (self.folder / "log").read_text()
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[subprocess.Popen[bytes]]:
+    def running(self) -> Iterator[Life]:
         """Run an extension; end it, and all others."""
         try:
             yield self.start()
@@ -78,7 +129,7 @@ class WatchStage:
         """As `Stage.doom`."""
         (self.folder / "fate").write_text(json.dumps({"at": at, "when": when, "nth": nth}))
 
-    async def killed(self, process: subprocess.Popen[bytes]) -> None:
+    async def killed(self, process: Life) -> None:
         """Wait until a process has died of its fate."""
 
         async def dead() -> bool:
