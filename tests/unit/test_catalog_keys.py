@@ -103,7 +103,7 @@ async def test_a_first_use_killed_at_any_secret_is_ended_by_the_next(tmp_path: P
 
     class Dying(StateSecrets):
         def __init__(self, whole: StateSecrets, at: int) -> None:
-            super().__init__(whole._database)
+            super().__init__(whole.database)
             self.left = at
 
         def _count(self) -> None:
