@@ -3,10 +3,10 @@
 Usage: extension_victim.py FATE --pipe, and so on as the extension's own arguments; or extension_victim.py --fork.
 
 FATE holds {"at": a pattern of the write, "when": "before" | "after" | "hold" | "pause" | "each", "nth": the how-manieth
-write that matches} and is removed when it is met, so the next process lives. One that holds stops for ever, one that
-pauses until the file FATE.paused is removed. With "each" it stays, and the processes die one after the other, before and
-after each write that differs from those at which one died before; FATE.steps lists them. A write is `store KEY` or
-`METHOD PATH` to the API server.
+write that matches} and is removed when it is met, so the next process lives. "hold" stops it for ever, "pause" until
+the file FATE.paused is removed. With "each" FATE stays, and processes die one after the other, before and after each
+write that differs from those at which one died already; FATE.steps lists them. A write is `store KEY` or `METHOD PATH`
+to the API server.
 
 With --fork it forks a process for each line of its input, `Birth` as JSON, and answers with its number: importing takes
 ten times as long as forking. How a process ended stands in the file FATE.NUMBER.
@@ -72,8 +72,10 @@ class Victim:
             await asyncio.Event().wait()
         if fate["when"] != "pause":
             os.kill(os.getpid(), signal.SIGKILL)
-        while paused.exists():
+        while True:
             await asyncio.sleep(PAUSE_SECONDS)
+            if not paused.exists():
+                return
 
     def _each(self, met: str) -> None:
         steps = self._fate.with_name("fate.steps")
