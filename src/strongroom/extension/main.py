@@ -19,6 +19,7 @@ from strongroom.errors import StrongroomError
 from strongroom.extension.api.pipe import LINE_BYTES
 from strongroom.extension.pipe import Outbox, PipeServer, writer_to
 from strongroom.extension.standalone import Target, watch
+from strongroom.extension.watching.serving import Listen, parse_listen
 
 log = logging.getLogger("strongroom.extension")
 
@@ -51,12 +52,14 @@ def main() -> int:
     where.add_argument("--ca", type=Path, metavar="FILE", help="certificates of the server's authority, PEM")
     where.add_argument("--token-file", type=Path, metavar="FILE", help="read again every minute")
     where.add_argument("--namespace", default=OWN_NAMESPACE, help="of the custom resources; unsaid: %(default)s")
+    shown = "with --watch: serve /metrics, /healthz and /readyz there; without a host on all addresses"
+    parser.add_argument("--listen", metavar="[HOST]:PORT", help=shown)
     given = parser.parse_args()
     if given.watch:
         log_to_stderr()
         target = Target(given.kubeconfig, given.context, given.server, given.ca, given.token_file, given.namespace)
         try:
-            return asyncio.run(_watch(target))
+            return asyncio.run(_watch(target, parse_listen(given.listen) if given.listen else None))
         except StrongroomError as error:
             log.error("the extension cannot start: %s", error.message, extra={"hint": error.hint})
             return int(error.exit_code)
@@ -75,8 +78,8 @@ def log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-async def _watch(target: Target) -> int:
-    task = asyncio.create_task(watch(target))
+async def _watch(target: Target, listen: Listen | None) -> int:
+    task = asyncio.create_task(watch(target, listen))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):

@@ -9,7 +9,7 @@ import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 import msgspec
 
@@ -144,12 +144,9 @@ class PipeServer:
                 self._outbox.answer(wire.Pong(seq=order.seq))
                 return
             case wire.Location():
-                location = parse_document(order.document)
-                if not isinstance(location, BackupStorageLocation):
-                    raise DocumentInvalid(f"a {location.kind} is no location", field="kind")
-                self._configured()[0].locate(location, order.credentials)
+                self._configured().locate(_location(order.document), order.credentials)
             case wire.Apply():
-                self._configured()[1].apply(parse_work(order.document))
+                self._working().apply(parse_work(order.document))
             case wire.Delete():
                 self._delete(order)
             case _:
@@ -157,20 +154,25 @@ class PipeServer:
         self._outbox.answer(wire.Done(seq=order.seq))
 
     def _delete(self, order: wire.Delete) -> None:
-        context, reconciler = self._configured()
         try:
             kind = Kind(order.kind)
         except ValueError:
             raise DocumentInvalid(f"there is no kind {order.kind[:80]!r}", field="kind") from None
         if kind is Kind.BACKUP_STORAGE_LOCATION:
-            context.forget(order.name)
+            self._configured().forget(order.name)
         else:
-            reconciler.cancel(kind, order.name)
+            self._working().cancel(kind, order.name)
 
-    def _configured(self) -> tuple[RunContext, Reconciler]:
-        if self._context is None or self._reconciler is None:
+    def _configured(self) -> RunContext:
+        if self._context is None:
             raise NotConfigured("the extension was not configured yet: configure comes first")
-        return self._context, self._reconciler
+        return self._context
+
+    def _working(self) -> Reconciler:
+        self._configured()
+        if self._reconciler is None:
+            raise NotConfigured("the extension carries out custom resources: make one instead")
+        return self._reconciler
 
     async def _configure(self, order: wire.Configure) -> None:
         if self._context is not None:
@@ -180,11 +182,15 @@ class PipeServer:
         )
         async with KubeApi(access, retry=FIRST_CALLS, user_agent="strongroom-extension") as api:
             keys = await ensure_keys(api, order.namespace)
-        self._context = RunContext(access, keys, order.namespace)
-        self._reconciler = Reconciler(self._context, self._outbox.status)
-        self._background.append(asyncio.create_task(sweep(self._context)))
+        context = RunContext(access, keys, order.namespace)
+        for document in order.locations:
+            context.locate(_location(document), None)
+        self._context = context
+        self._background.append(asyncio.create_task(sweep(context)))
         if order.watch:
-            self._background.append(asyncio.create_task(_watch(self._context)))
+            self._background.append(asyncio.create_task(_watch(context)))
+        else:
+            self._reconciler = Reconciler(context, self._outbox.status)
         self._outbox.answer(
             wire.Ready(
                 seq=order.seq,
@@ -218,6 +224,13 @@ def cluster_access(server: str, ca: str, token_file: Path, namespace: str, *, al
         compression=not is_loopback(server),
         refuse_address=lambda address: refused_address(address, allow_loopback=allow_loopback),
     )
+
+
+def _location(document: dict[str, Any]) -> BackupStorageLocation:
+    location = parse_document(document)
+    if not isinstance(location, BackupStorageLocation):
+        raise DocumentInvalid(f"a {location.kind} is no location", field="kind")
+    return location
 
 
 async def _watch(context: RunContext) -> None:

@@ -13,6 +13,8 @@ from strongroom.errors import UsageError
 from strongroom.extension.keys import ExtensionKeys, ensure_keys
 from strongroom.extension.pipe import cluster_access, sweep
 from strongroom.extension.runs.context import RunContext
+from strongroom.extension.watching.monitor import Monitor
+from strongroom.extension.watching.serving import Listen, serving
 from strongroom.extension.watching.watcher import Watcher
 
 log = logging.getLogger(__name__)
@@ -50,18 +52,28 @@ class Target:
         return load_in_cluster()
 
 
-async def watch(target: Target) -> None:
-    """Carry out the custom resources of *target*, until cancelled.
+async def watch(target: Target, listen: Listen | None = None) -> None:
+    """Carry out the custom resources of *target*, until cancelled, and show metrics and health at *listen*.
 
-    Raises what `Target.access` and `ensure_keys` raise, but waits for an API server that is away.
+    Raises what `Target.access`, `ensure_keys` and `serving` raise, but waits for an API server that is away.
     """
     access = target.access()
     for warning in access.warnings:
         log.warning(warning)
-    context = RunContext(access, await _keys(access, target.namespace), target.namespace)
+    monitor = Monitor()
+    if listen is None:
+        await _carry_out(access, target.namespace, monitor)
+        return
+    async with serving(monitor, listen) as port:
+        log.info("metrics and health are served", extra={"port": port})
+        await _carry_out(access, target.namespace, monitor)
+
+
+async def _carry_out(access: ClusterAccess, namespace: str, monitor: Monitor) -> None:
+    context = RunContext(access, await _keys(access, namespace), namespace)
     sweeping = asyncio.create_task(sweep(context))
     try:
-        await Watcher(context, hosted=False).run()
+        await Watcher(context, hosted=False, monitor=monitor).run()
     finally:
         sweeping.cancel()
 

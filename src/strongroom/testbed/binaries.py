@@ -80,6 +80,7 @@ _SNAPSHOTTER = "github.com/kubernetes-csi/external-snapshotter"
 CRDS = "crds"
 STAGES = "stages"
 CSI_SANITY = "csi-sanity"
+HELM = "helm"
 
 MODULES = (
     GoModule(
@@ -142,6 +143,7 @@ _NFTABLES_PACKAGES = ("nftables", "libnftables1", "libnftnl11", "libmnl0", "libj
 
 TEST_MODULES = (
     GoModule("folderdriver", (Program(CSI_SANITY, "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity"),)),
+    GoModule(HELM, (Program(HELM, "helm.sh/helm/v4/cmd/helm"),)),
 )
 """What only Strongroom's own tests need; built when they ask for it."""
 

@@ -43,6 +43,7 @@ _EXCLUDED: Final = "Not these namespaces, also where included."
 _TYPES: Final = "Kinds: v1/Secret, apps/Deployment, apps/v1/Deployment, or as kubectl spells them."
 _SELECTORS: Final = "Label selectors in Kubernetes' syntax; all must hold."
 _HOOK_REFERENCES: Final = "Hooks to run, by name and namespace."
+_WITHDRAWN: Final = "Do nothing, and be Cancelled once what ran under this name has stopped."
 _CALLER: Final = "Opaque data, kept with the recovery point. Of one caller.instance one Backup runs at a time."
 
 _CHANGES: Final[Changes] = {
@@ -98,6 +99,7 @@ _CHANGES: Final[Changes] = {
     ("BackupSpec", "storageLocation"): _LOCATION,
     ("BackupSpec", "caller"): {"description": _CALLER},
     ("BackupSpec", "dryRun"): {"description": "Check what only the cluster knows, and take no backup."},
+    ("BackupSpec", "withdrawn"): {"description": _WITHDRAWN},
     ("RestoreSpec", "storageLocation"): _LOCATION,
     ("RestoreSpec", "recoveryPointId"): {
         "minLength": 1,
@@ -105,6 +107,7 @@ _CHANGES: Final[Changes] = {
     },
     ("RestoreSpec", "caller"): {"description": "Opaque data. Of one caller.instance one Restore runs at a time."},
     ("RestoreSpec", "dryRun"): {"description": "Plan, and change nothing."},
+    ("RestoreSpec", "withdrawn"): {"description": _WITHDRAWN},
     ("DeleteBackupSpec", "storageLocation"): _LOCATION,
     ("DeleteBackupSpec", "recoveryPointId"): {
         "minLength": 1,

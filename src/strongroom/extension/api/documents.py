@@ -146,28 +146,34 @@ class SnapshotSettings(_Spec, frozen=True, kw_only=True):
 
 
 Caller = dict[str, str]
-"""Opaque data of whoever wanted the backup, kept in the manifest. The extension reads `instance` alone: of one instance
-at most one backup and one restore run at a time. It sets `job` to the document's name."""
+"""Opaque data of whoever wanted the backup, kept in the manifest. The extension reads two of it: of one `instance` at
+most one backup and one restore run at a time; a document whose `job` is its own name is that job's for ever."""
 
 
 class BackupSpec(_Spec, frozen=True, kw_only=True):
-    """*dry_run*: check what only the cluster knows and take no backup."""
+    """*dry_run*: check what only the cluster knows and take no backup. *withdrawn* as for a Restore."""
 
     storage_location: str
     selection: Selection
     snapshot: SnapshotSettings = SnapshotSettings()
     caller: Caller = {}
     dry_run: bool = False
+    withdrawn: bool = False
 
 
 class RestoreSpec(_Spec, frozen=True, kw_only=True):
-    """*dry_run*: plan the restore and change nothing."""
+    """*dry_run*: plan the restore and change nothing.
+
+    *withdrawn*: do nothing, but be `Cancelled` once what ran under this name has stopped. Whoever cancels by deletion
+    puts such a document in the place of the deleted one: it says when, and nothing else can begin under its name.
+    """
 
     storage_location: str
     recovery_point_id: str
     criteria: RestoreCriteria
     caller: Caller = {}
     dry_run: bool = False
+    withdrawn: bool = False
 
 
 class DeleteBackupSpec(_Spec, frozen=True, kw_only=True):
@@ -194,6 +200,21 @@ class _Document(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     def identity(self) -> str:
         """What the document is told from all others of its kind by: its name, and its uid where it has one."""
         return f"{self.name}/{self.metadata.uid}" if self.metadata.uid else self.name
+
+    @property
+    def work_uid(self) -> str:
+        """The uid by which the work is found again, "" where its name is enough.
+
+        A document that was deleted and made anew is new work, unless `caller.job` is its name: names of jobs are never
+        used twice, and what the job has committed must not be done again.
+        """
+        caller: Caller = getattr(self.spec, "caller", {})  # type: ignore[attr-defined]  # each document has a spec
+        return "" if caller.get("job") == self.name else self.metadata.uid
+
+    @property
+    def work_identity(self) -> str:
+        """As `identity`, with `work_uid`."""
+        return f"{self.name}/{self.work_uid}" if self.work_uid else self.name
 
     def to_json(self) -> dict[str, Any]:
         """Return the document as it is sent."""

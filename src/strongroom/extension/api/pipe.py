@@ -19,7 +19,8 @@ class Configure(_Message, frozen=True, kw_only=True, tag="configure", tag_field=
     """The first message: the API server, its CA (PEM), the file that holds a token, and the extension's namespace.
 
     *allow_loopback*: the server may lie on this machine. `protection.addresses` says which addresses it may have.
-    With *watch* the child carries out the custom resources of that namespace, too.
+    With *watch* the child carries out the custom resources of that namespace, and takes no documents over the pipe.
+    *locations* are known before the first of them is looked at: folders of the server, which no resource may name.
     """
 
     seq: int
@@ -29,6 +30,7 @@ class Configure(_Message, frozen=True, kw_only=True, tag="configure", tag_field=
     namespace: str
     allow_loopback: bool = False
     watch: bool = False
+    locations: tuple[dict[str, Any], ...] = ()
 
 
 class Location(_Message, frozen=True, kw_only=True, tag="location", tag_field="op"):

@@ -94,7 +94,7 @@ async def committed(repo: Repository, backup: Backup, jobs: dict[PointId, Job]) 
     Only this extension's own points can be it. The newest are looked at first, back to the document's creation if that
     is said. *jobs* remembers what was looked at: each manifest is read once in the life of the process.
     """
-    wanted = Job(backup.name, backup.metadata.uid)
+    wanted = Job(backup.name, backup.work_uid)
     writer = repo.require_writer()
     since = _since(backup.metadata.creation_timestamp)
     own = sorted((each for each in await repo.point_ids() if each.startswith(f"{writer}-")), reverse=True)

@@ -115,7 +115,7 @@ class Reconciler:
             message = f"a fault of the extension: {type(error).__name__}; its log has the trace"
             status = failed(phase=Phase.FAILED, error=Failure(code=INTERNAL, message=message))
         feed.end(status)
-        if isinstance(work, Backup) and not work.spec.dry_run and not self._closing:
+        if isinstance(work, Backup) and not (work.spec.dry_run or work.spec.withdrawn or self._closing):
             self._sweeper.backed_up(work.spec.storage_location)
             if work.spec.selection.backup_hook_references:
                 self._thawer.wake()
@@ -127,6 +127,8 @@ class Reconciler:
             del self._works[oldest], self._feeds[oldest]
 
     def _carry_out(self, work: Work, feed: Feed) -> Awaitable[Status]:
+        if _is_withdrawn(work):
+            return self._stopped(work)
         match work:
             case Backup():
                 return run_backup(self._context, work, feed)
@@ -137,9 +139,22 @@ class Reconciler:
             case _:
                 assert_never(work)
 
+    async def _stopped(self, work: Work) -> Status:
+        """Return when nothing runs under the name of *work* but itself."""
+        while others := [
+            task
+            for (kind, identity), task in self._tasks.items()
+            if kind is work.kind and identity != work.identity and identity.partition("/")[0] == work.name
+        ]:
+            await asyncio.wait(others)
+        return STATUS_TYPES[work.kind](phase=Phase.CANCELLED)
+
     @asynccontextmanager
     async def _turn(self, work: Work, feed: Feed) -> AsyncIterator[None]:
         """Wait until *work* may run: of one instance at most one backup and one restore, of all at most a few."""
+        if _is_withdrawn(work):
+            yield
+            return
         if isinstance(work, DeleteBackup) or work.spec.dry_run:
             async with self._light:
                 yield
@@ -150,3 +165,7 @@ class Reconciler:
             feed.progress("waiting", detail=f"another {work.kind} of the same instance is under way")
         async with turn, self._slots:
             yield
+
+
+def _is_withdrawn(work: Work) -> bool:
+    return not isinstance(work, DeleteBackup) and work.spec.withdrawn

@@ -70,7 +70,7 @@ async def run_restore(context: RunContext, restore: Restore, feed: Feed) -> Rest
             point = await repo.point(spec.recovery_point_id)
             return status_of_plan(await gather_plan(api, point, request), [])
         repo.require_writer()
-        restore_id, plan = await _begun(repo, restore.identity)
+        restore_id, plan = await _begun(repo, restore.work_identity)
         result = await finished(repo, restore_id)
         if result is None:
             result = await _carry_out(api, repo, restore, request, restore_id, plan, feed)

@@ -21,6 +21,8 @@ Listed = Callable[[Sequence[msgspec.Raw]], None]
 """Takes all objects there are: what is not among them is gone."""
 Changed = Callable[[WatchEvent], None]
 """Takes one change; no bookmarks."""
+Well = Callable[[bool], None]
+"""Takes True when all objects are told and the watch begins, False when an outage does."""
 
 
 class _Version(msgspec.Struct, frozen=True, rename="camel"):
@@ -31,7 +33,9 @@ class _Versioned(msgspec.Struct, frozen=True):
     metadata: _Version = _Version()
 
 
-async def follow(api: KubeApi, kind: Kind, namespace: str, listed: Listed, changed: Changed) -> None:
+async def follow(
+    api: KubeApi, kind: Kind, namespace: str, listed: Listed, changed: Changed, told: Well = lambda _: None
+) -> None:
     """Tell all objects of *kind* in *namespace*, then each change; after a gap all objects again.
 
     Never ends. What the API server answers instead is logged once for each outage, and tried again.
@@ -48,6 +52,7 @@ async def follow(api: KubeApi, kind: Kind, namespace: str, listed: Listed, chang
                 listed(objects)
                 del objects
             failures = _well(kind, failures)
+            told(True)
             assert revision is not None
             async for event in api.watch(kind, namespace=namespace, revision=revision, timeout=WATCH_SECONDS):
                 if event.type != "BOOKMARK":
@@ -61,6 +66,7 @@ async def follow(api: KubeApi, kind: Kind, namespace: str, listed: Listed, chang
             failures += 1
             if failures == 1:
                 log.warning("watch broken off", extra={"resource": kind.resource, "reason": str(error)})
+                told(False)
             if not isinstance(error, KubeError):
                 revision = None
             await asyncio.sleep(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** (failures - 1)))

@@ -19,6 +19,7 @@ from strongroom.extension.api.status import Availability, Condition, LocationSta
 from strongroom.extension.runs.context import RunContext
 from strongroom.extension.runs.failures import INTERNAL
 from strongroom.extension.runs.feed import now_text
+from strongroom.extension.watching.monitor import OPENED, Monitor
 from strongroom.extension.watching.resources import KINDS, SECRETS, document_of, head_of
 from strongroom.extension.watching.statuses import write_status
 
@@ -55,9 +56,10 @@ class _Watched:
 class LocationKeeper:
     """The storage locations of one namespace. With *hosted* folders and the environment's credentials are not used."""
 
-    def __init__(self, api: KubeApi, context: RunContext, *, hosted: bool) -> None:
+    def __init__(self, api: KubeApi, context: RunContext, monitor: Monitor, *, hosted: bool) -> None:
         self._api = api
         self._context = context
+        self._monitor = monitor
         self._hosted = hosted
         self._watched: dict[str, _Watched] = {}
         self._own: set[str] = set()
@@ -136,6 +138,7 @@ class LocationKeeper:
 
     def _gone(self, name: str) -> None:
         self._watched.pop(name, None)
+        self._monitor.location_gone(name)
         self._forget(name)
 
     def _forget(self, name: str) -> None:
@@ -148,6 +151,8 @@ class LocationKeeper:
         watched = self._watched[name]
         keys = self._context.keys
         repository_id, condition = await self._try(name)
+        if name in self._watched:
+            self._monitor.location(name, condition.reason)
         phase = Availability.AVAILABLE if condition.status == "True" else Availability.UNAVAILABLE
         before = watched.written
         if before is not None and before.phase is phase:
@@ -190,7 +195,7 @@ class LocationKeeper:
         try:
             async with asyncio.timeout(OPEN_SECONDS), self._context.repository(name) as repository:
                 repository.require_writer()
-                return repository.info.id, _condition("Opened", "")
+                return repository.info.id, _condition(OPENED, "")
         except TimeoutError:
             return "", _condition("StoreUnavailable", f"the store did not answer within {OPEN_SECONDS:.0f} s")
         except (WrongKey, ReadOnly, NotTrusted) as error:
@@ -223,7 +228,7 @@ class LocationKeeper:
 def _condition(reason: str, message: str) -> Condition:
     return Condition(
         type="Available",
-        status="True" if reason == "Opened" else "False",
+        status="True" if reason == OPENED else "False",
         reason=reason,
         message=message,
         last_transition_time=now_text(),

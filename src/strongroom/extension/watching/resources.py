@@ -38,15 +38,21 @@ class Meta(msgspec.Struct, frozen=True, rename="camel"):
     deletion_timestamp: str | None = None
 
 
+class _Spec(msgspec.Struct, frozen=True, rename="camel"):
+    storage_location: str = ""
+    dry_run: bool = False
+
+
 class _Status(msgspec.Struct, frozen=True, rename="camel"):
     phase: str = ""
     completion_time: str = ""
 
 
 class Head(msgspec.Struct, frozen=True):
-    """What of an object says whether there is something to do."""
+    """What of an object says whether there is something to do, and what became of it."""
 
     metadata: Meta
+    spec: _Spec = _Spec()
     status: _Status = _Status()
 
     @property

@@ -18,9 +18,10 @@ from strongroom.extension.runs.context import RunContext
 from strongroom.extension.runs.failures import failure_of
 from strongroom.extension.runs.feed import now_text
 from strongroom.extension.runs.reconciler import Reconciler
-from strongroom.extension.watching.follow import follow
+from strongroom.extension.watching.follow import Changed, Listed, follow
 from strongroom.extension.watching.lease import Lease
 from strongroom.extension.watching.locations import LocationKeeper
+from strongroom.extension.watching.monitor import Monitor
 from strongroom.extension.watching.resources import KINDS, WORK_KINDS, Head, document_of, head_of
 from strongroom.extension.watching.statuses import StatusWriter, Told
 
@@ -49,8 +50,10 @@ class Watcher:
         hosted: bool,
         clock: Clock = now_utc,
         clearing_seconds: float = CLEARING_SECONDS,
+        monitor: Monitor | None = None,
     ) -> None:
         self._context = context
+        self._monitor = monitor or Monitor()
         self._hosted = hosted
         self._clock = clock
         self._clearing_seconds = clearing_seconds
@@ -69,26 +72,40 @@ class Watcher:
                     await self._lead(api, lease)
                 finally:
                     self.active.clear()
+                    self._monitor.not_leading()
                     self._context.refresh = None
                     await asyncio.shield(lease.release())
 
     async def _lead(self, api: KubeApi, lease: Lease) -> None:
         """Work until the lease is lost."""
         namespace = self._context.namespace
-        locations = LocationKeeper(api, self._context, hosted=self._hosted)
+        monitor = self._monitor
+        locations = LocationKeeper(api, self._context, monitor, hosted=self._hosted)
         self._context.refresh = locations.refresh
         writer = StatusWriter(api, namespace)
-        reconciler = Reconciler(self._context, lambda work, status: writer.tell(_told(work, status)))
-        admission = Admission(reconciler, writer)
-        location_kind = KINDS[Kind.BACKUP_STORAGE_LOCATION]
+
+        def publish(work: Work, status: Status) -> None:
+            monitor.told(work, status)
+            writer.tell(_told(work, status))
+
+        reconciler = Reconciler(self._context, publish)
+        admission = Admission(reconciler, writer, monitor)
+
+        def followed(kind: Kind, listed: Listed, changed: Changed) -> Coroutine[Any, Any, None]:
+            resource = KINDS[kind].plural
+            return follow(
+                api, KINDS[kind], namespace, listed, changed, lambda well: monitor.watched(resource, well=well)
+            )
+
         jobs: list[Coroutine[Any, Any, None]] = [
             lease.keep(),
             writer.run(),
             locations.run(),
-            follow(api, location_kind, namespace, locations.listed, locations.changed),
+            followed(Kind.BACKUP_STORAGE_LOCATION, locations.listed, locations.changed),
             self._clear(api),
-            *(follow(api, KINDS[kind], namespace, *admission.of(kind)) for kind in WORK_KINDS),
+            *(followed(kind, *admission.of(kind)) for kind in WORK_KINDS),
         ]
+        monitor.leading([KINDS[kind].plural for kind in Kind])
         tasks = [asyncio.create_task(job) for job in jobs]
         self.active.set()
         try:
@@ -116,13 +133,14 @@ class Watcher:
 class Admission:
     """Hands resources to the reconciler when they come, and cancels them when they go."""
 
-    def __init__(self, reconciler: Reconciler, writer: StatusWriter) -> None:
+    def __init__(self, reconciler: Reconciler, writer: StatusWriter, monitor: Monitor) -> None:
         self._reconciler = reconciler
         self._writer = writer
+        self._monitor = monitor
         self._running: dict[Kind, dict[str, str]] = {kind: {} for kind in WORK_KINDS}
         """The uid by the name of each that was handed over and is not seen finished."""
 
-    def of(self, kind: Kind) -> tuple[Callable[[Sequence[msgspec.Raw]], None], Callable[[WatchEvent], None]]:
+    def of(self, kind: Kind) -> tuple[Listed, Changed]:
         """Return what `follow` needs for *kind*."""
         return lambda objects: self.listed(kind, objects), lambda event: self.changed(kind, event)
 
@@ -154,6 +172,7 @@ class Admission:
             self._gone(kind, meta.name, meta.uid)
         elif head.finished:
             running.pop(meta.name, None)
+            self._monitor.seen(kind, head)
         elif known != meta.uid:
             running[meta.name] = meta.uid
             self._begin(kind, head, raw)
@@ -168,6 +187,7 @@ class Admission:
             status = STATUS_TYPES[kind](
                 phase=Phase.FAILED, start_time=at, completion_time=at, error=failure_of(error, target=error.field)
             )
+            self._monitor.refused(kind, status)
             self._writer.tell(Told(kind, head.metadata.name, head.metadata.uid, status))
 
     def _gone(self, kind: Kind, name: str, uid: str) -> None:
