@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from strongroom.controlplane.arm import turns
+from strongroom.controlplane.arm.kql import evaluation
 from strongroom.controlplane.identity.assignments import assign
 from strongroom.controlplane.identity.principals import new_service_principal
 from strongroom.controlplane.identity.rbac import RoleDefinition
@@ -36,6 +38,20 @@ def caller(stage: Stage, role: RoleDefinition, scope: str) -> Stage:
         assign(tx, role, record.object_id, scope, by="test", at=now())
     stage.plane.authorizer.forget()
     return replace(stage, token=stage.plane.tokens.mint(record, ENDPOINT, now=now()).text)
+
+
+async def test_a_search_too_many_and_a_search_too_costly_are_refused_as_resource_graph_does(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, body = "/providers/Microsoft.ResourceGraph/resources", b'{"query": "Resources | order by name"}'
+    monkeypatch.setattr(evaluation, "MAX_SECONDS", -1)
+    costly = await stage.send("POST", path, body)
+    assert (costly.status, costly.json()["error"]["code"]) == (400, "BadRequest")
+    assert costly.json()["error"]["details"][0]["code"] == "QueryTooCostly"
+    monkeypatch.setattr(turns, "MAX_OF_CALLER", 0)
+    throttled = await stage.send("POST", path, body)
+    assert (throttled.status, throttled.headers["retry-after"]) == (429, "5")
+    assert throttled.json()["error"]["details"][0]["code"] == "RateLimiting"
 
 
 async def test_who_began_an_operation_polls_it_with_a_role_on_the_vault_alone(stage: Stage) -> None:

@@ -8,6 +8,7 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import anyio
@@ -23,6 +24,7 @@ from strongroom.controlplane.arm.errors import ArmError
 from strongroom.controlplane.arm.plane import Plane
 from strongroom.controlplane.arm.routing import Found, Router, decode, scope_of
 from strongroom.controlplane.arm.slashes import SingleSlashes
+from strongroom.controlplane.arm.turns import SearchTurns
 from strongroom.controlplane.identity.audit import AuditEvent, AuditKind
 from strongroom.controlplane.identity.errors import (
     AccessDenied,
@@ -58,6 +60,7 @@ class ArmApp:
         self._refusals = Refusals()
         self._audit = DatabaseAudit(plane.db)
         self._waiting = anyio.CapacityLimiter(WAITING)
+        self._searches = SearchTurns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -96,10 +99,11 @@ class ArmApp:
             principal = await anyio.to_thread.run_sync(self._sign_in, request)
             found = self._find(request)
             raw = b"" if request.method in WITHOUT_BODY else await _read(request)
-            limiter = self._waiting if found.operation.waits else None
-            return await anyio.to_thread.run_sync(
-                self._carry_out, request, request_id, principal, found, raw, limiter=limiter
-            )
+            work = partial(self._carry_out, request, request_id, principal, found, raw)
+            if found.operation.searches:
+                async with self._searches.of(principal.object_id) as limiter:
+                    return await anyio.to_thread.run_sync(work, limiter=limiter)
+            return await anyio.to_thread.run_sync(work, limiter=self._waiting if found.operation.waits else None)
         except TokenRefused as error:
             address = request.client.host if request.client else ""
             await self._note(AuditEvent(AuditKind.TOKEN_REFUSED, "", "", "", f"{error.code} from {address}"))

@@ -20,10 +20,11 @@ class ArmError(StrongroomError):
         target: str = "",
         actions: tuple[str, ...] = (),
         headers: dict[str, str] | None = None,
+        details: tuple[UserError, ...] = (),
     ) -> None:
         super().__init__(message, hint=" ".join(actions))
         self.status = status
-        self.error = UserError(code, message, actions, target)
+        self.error = UserError(code, message, actions, target, details=details)
         self.headers = headers or {}
 
 

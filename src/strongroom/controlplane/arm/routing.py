@@ -28,7 +28,7 @@ class Operation:
     *statuses* are all that it answers besides errors. *optional_body*: an absent body is read as {}. *safe*: a POST
     that changes nothing. *needs_api_version*: all of ARM's do, the directory's (Graph) have none. *polls*: it answers
     how the long-running operation of the path stands, and whoever began that one may ask, whatever his roles. *waits*:
-    the handler may wait for a cluster or a store.
+    the handler may wait for a cluster or a store. *searches*: it may compute for seconds, and takes its turn.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Operation:
     needs_api_version: bool = True
     polls: bool = False
     waits: bool = False
+    searches: bool = False
 
     @property
     def is_action(self) -> bool:

@@ -1,10 +1,15 @@
 """Says where a Resource Graph query leaves the supported language, and what could have stood there instead."""
 
+from typing import TYPE_CHECKING
+
 from strongroom.errors import UsageError
+
+if TYPE_CHECKING:
+    from strongroom.controlplane.arm.kql.lexer import Token
 
 
 class KqlError(UsageError):
-    """A query that is not KQL, uses KQL that is not supported, or asks for more work than one query may.
+    """A query that is not KQL, or uses KQL that is not supported.
 
     *line* and *column* count characters from 1. *token* is the text found there, empty at the end of the query.
     *expected* lists what could have stood there; it is empty where the message says all there is to say.
@@ -18,6 +23,14 @@ class KqlError(UsageError):
         self.column = column
         self.token = token
         self.expected = expected
+
+
+class KqlTooCostly(KqlError):
+    """A query that asks for more time, work or memory than one query may have, at the operator where it ran out."""
+
+    def __init__(self, problem: str, instead: str, at: "Token | None") -> None:
+        line, column, token = (at.line, at.column, at.text) if at else (1, 1, "")
+        super().__init__(problem, line=line, column=column, token=token, expected=(instead,))
 
 
 def _alternatives(words: tuple[str, ...]) -> str:

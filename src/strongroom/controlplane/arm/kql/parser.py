@@ -9,6 +9,7 @@ from strongroom.controlplane.arm.kql.lexer import Kind, Token, tokenize
 from strongroom.controlplane.arm.kql.values import Type
 
 MAX_OPERATORS = 100  # the longest query of a client has 14
+MAX_SORT_KEYS = 16  # each is held for each row, and is a sort of its own
 MAX_COLUMNS = 200  # bounds the size of a row of the answer; the tables have 16
 
 TABLES = ("RecoveryServicesResources", "Resources")
@@ -160,6 +161,8 @@ class _Parser(ExpressionParser):
         self.expect_word("by")
         keys = [self._sort_key()]
         while self.accept(","):
+            if len(keys) == MAX_SORT_KEYS:
+                raise self.token.error(f"the query sorts by more than {MAX_SORT_KEYS} keys")
             keys.append(self._sort_key())
         return syntax.Sort(at, tuple(keys), None)
 

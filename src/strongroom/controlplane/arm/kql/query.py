@@ -7,7 +7,7 @@ from typing import Any
 
 from strongroom.controlplane.arm.kql import syntax
 from strongroom.controlplane.arm.kql.conditions import Conditions, conditions, since
-from strongroom.controlplane.arm.kql.evaluation import run
+from strongroom.controlplane.arm.kql.evaluation import run, run_page
 from strongroom.controlplane.arm.kql.parser import parse_query
 
 
@@ -36,9 +36,15 @@ class Query:
 
         *now* is what `now()` and `ago()` count from; without a time zone it is UTC. *rows* are read once and are not
         changed; a query without an operator that needs them all, such as `take 5`, reads no more than it returns.
-        Raises `KqlError` if the answer takes more work or memory than one query may.
+        Raises `KqlTooCostly` if the answer takes more time, work or memory than one query may.
         """
         return run(self.operators, rows, now)
+
+    def page(
+        self, rows: Iterable[Mapping[str, Any]], *, now: datetime, skip: int, size: int
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Return what `run` does, but only *size* rows from row *skip* on, and how many rows there are in all."""
+        return run_page(self.operators, rows, now, skip=skip, size=size)
 
 
 def parse(query: str) -> Query:

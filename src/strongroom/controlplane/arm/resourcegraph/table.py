@@ -5,7 +5,7 @@ from typing import Any, Final
 from strongroom.controlplane.arm.bodies import ResourceGraphQuery
 from strongroom.controlplane.arm.call import Call, Reply, listing
 from strongroom.controlplane.arm.errors import ArmError, Json
-from strongroom.controlplane.arm.kql import KqlError, Query, parse
+from strongroom.controlplane.arm.kql import KqlError, KqlTooCostly, Query, parse
 from strongroom.controlplane.arm.paging import MAX_PAGE, read_token, skip_token
 from strongroom.controlplane.arm.resourcegraph.sources import Reader
 from strongroom.controlplane.arm.resources.subscriptions import SUBSCRIPTIONS, visible
@@ -40,13 +40,12 @@ def search(call: Call) -> Reply:
             query.since(),
         )
         try:
-            found = query.run(reader.rows(query.table), now=now())
+            page, total = query.page(reader.rows(query.table), now=now(), skip=skip, size=size)
         except KqlError as error:
             raise _refused(error) from error
-    page = found[skip : skip + size]
-    more = skip + len(page) < len(found)
+    more = skip + len(page) < total
     body: Json = {
-        "totalRecords": len(found),
+        "totalRecords": total,
         "count": len(page),
         "data": _table(page) if options.get("resultFormat") == "table" else page,
         "facets": [],
@@ -107,9 +106,14 @@ def _subscriptions(call: Call, tx: Tx) -> tuple[str, ...]:
 
 
 def _refused(error: KqlError) -> Refused:
-    """Return Azure's answer to a query that is not understood: the last detail points at the token."""
+    """Return Azure's answer to a query that is refused: the last detail points at the token."""
     place = f"line {error.line}, column {error.column}"
     expected = f"; expected {', '.join(error.expected)}" if error.expected else ""
+    if isinstance(error, KqlTooCostly):
+        # No 5xx: the clients would send the same query again at once, three times.
+        detail = UserError("QueryTooCostly", f"{place}: {error.problem}{expected}", target=error.token)
+        message = f"The query was ended, since {error.problem}. Ask for {error.expected[0]}."
+        return Refused(UserError("BadRequest", message, target="query", details=(detail,)))
     return Refused(
         UserError(
             "BadRequest",
@@ -160,6 +164,7 @@ OPERATIONS: Final = (
         search,
         shape(ResourceGraphQuery),
         safe=True,
+        searches=True,
     ),
     Operation("ResourceGraphOperations_List", "GET", f"/providers/{NAMESPACE}/operations", "", list_operations),
 )
