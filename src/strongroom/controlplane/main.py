@@ -37,6 +37,7 @@ from strongroom.controlplane.arm.table import OPERATIONS
 from strongroom.controlplane.catalog.recovery_kit import kit_is_taken, recovery_recipient
 from strongroom.controlplane.catalog.sealed import StateSecrets
 from strongroom.controlplane.clusters.pool import ClusterPool
+from strongroom.controlplane.edge import HEAD_BYTES, KEEP_ALIVE_SECONDS, Edge, EdgeLimits, EdgeListener
 from strongroom.controlplane.home import Home
 from strongroom.controlplane.identity.authority import AuthorityRoutes
 from strongroom.controlplane.identity.keys import SigningKeys
@@ -67,6 +68,7 @@ from strongroom.controlplane.workflows.dbos_engine import DbosEngine
 from strongroom.controlplane.workflows.dispatcher import Dispatcher
 from strongroom.controlplane.workflows.engine import Body, Engine
 from strongroom.controlplane.workflows.expiring import Expiring
+from strongroom.controlplane.workflows.locating import host_extensions
 from strongroom.controlplane.workflows.patience import patient
 from strongroom.controlplane.workflows.protecting import Protecting
 from strongroom.controlplane.workflows.restore_work import Restoring
@@ -83,7 +85,6 @@ ADMINISTRATOR_SECRET: Final = "administrator"  # noqa: S105 - the name under whi
 ADMINISTRATOR_ROLE: Final = "00000000-0000-0000-0000-000000000001"  # the name of its role assignment at the root
 STORAGE_AUDIENCE: Final = "https://storage.azure.com"  # for stores that take our tokens: azure-clients.md, section D
 STOP_SECONDS: Final = 2  # for answers that are under way; clients repeat what is cut
-KEEP_ALIVE_SECONDS: Final = 75  # clients poll every 30 s at most: none meets its connection being closed
 CERTIFICATE_CHECK: Final = timedelta(days=1)  # a renewal is due 30 days before the end: 30 chances to make it
 
 T = TypeVar("T")
@@ -100,6 +101,7 @@ class ServeOptions:
     ready_file: Path | None = None
     names: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    edge: EdgeLimits = field(default_factory=EdgeLimits)
     clock: Callable[[], datetime] = now
 
 
@@ -124,7 +126,12 @@ class Server:
     """An assembled control plane, ready to serve on its socket."""
 
     def __init__(
-        self, app: Starlette, listener: socket.socket, context: ssl.SSLContext, announce: Callable[[], None]
+        self,
+        app: Starlette,
+        listener: EdgeListener,
+        context: ssl.SSLContext,
+        announce: Callable[[], None],
+        limits: EdgeLimits,
     ) -> None:
         config = uvicorn.Config(
             app,
@@ -134,10 +141,14 @@ class Server:
             server_header=False,
             timeout_graceful_shutdown=STOP_SECONDS,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            h11_max_incomplete_event_size=64 * 1024,
+            # Of uvicorn's two parsers the one that limits a request's head.
+            http="h11",
+            h11_max_incomplete_event_size=HEAD_BYTES,
         )
         config.load()
         config.ssl = context
+        self._edge = listener.edge = Edge(limits)
+        config.loaded_app = self._edge.around(config.loaded_app)
         self._server = _Uvicorn(config)
         self._listener = listener
         self._announce = announce
@@ -148,12 +159,13 @@ class Server:
         # They stay while the parts behind stop: a second Ctrl-C must not tear them down in the middle.
         for asked in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(asked, self._server.handle_exit, asked, None)
-        serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
-        while not self._server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells it no other way
-            await asyncio.sleep(0.01)
-        if self._server.started:
-            await asyncio.to_thread(self._announce)
-        await serving
+        async with self._edge.watched():
+            serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+            while not self._server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells it no other way
+                await asyncio.sleep(0.01)
+            if self._server.started:
+                await asyncio.to_thread(self._announce)
+            await serving
 
 
 class _Uvicorn(uvicorn.Server):
@@ -165,7 +177,7 @@ class _Uvicorn(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def assembled(options: ServeOptions, home: Home, listener: socket.socket) -> AsyncIterator[Server]:
+async def assembled(options: ServeOptions, home: Home, listener: EdgeListener) -> AsyncIterator[Server]:
     """Build everything, run workers and scheduler while the block runs, and stop them in the reverse order."""
     loop = asyncio.get_running_loop()
     loopback = options.host in LOOPBACK
@@ -211,6 +223,8 @@ async def assembled(options: ServeOptions, home: Home, listener: socket.socket) 
         engine: Engine = DbosEngine(options.database or f"sqlite:///{home.workflows_file}")
         for kind, body in bodies(services, engine).items():
             engine.register(kind, body)
+        # Before any work goes on: a hosted extension is told the server's own folders before it looks at its cluster.
+        await host_extensions(services)
         await engine.launch()
         stack.push_async_callback(engine.close)
         dispatcher = Dispatcher(services, engine)
@@ -251,7 +265,7 @@ async def assembled(options: ServeOptions, home: Home, listener: socket.socket) 
         context = server_context(tls)
         renewing = asyncio.create_task(renew_certificate(context, home.tls, names, options.clock))
         stack.callback(renewing.cancel)
-        yield Server(app, listener, context, announce)
+        yield Server(app, listener, context, announce, options.edge)
 
 
 def api_document(endpoint: str) -> Route:
@@ -340,12 +354,12 @@ def write_ready_file(path: Path, endpoint: str, tls: TlsFiles, home: Home, secre
     write_private(path, json.dumps(content, indent=2).encode() + b"\n")
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> EdgeListener:
     """Bind before anything else starts: the port may be chosen by the system, and is part of what tokens are for."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         # asyncio sends small packets at once only where the protocol is named: else answers wait 40 ms for an ACK.
-        listener = socket.socket(found[0], socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener = EdgeListener(found[0], socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(found[4])
     except OSError as error:
