@@ -92,7 +92,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """How to serve. *database* "" is SQLite in the home; *names* are further names of the server's certificate."""
+    """How to serve. *database* "" is SQLite in the home; *names* are further names of the server's certificate.
+
+    Below *storage_roots*, folders of this machine may be attached as storage accounts.
+    """
 
     home: Path
     host: str = "127.0.0.1"
@@ -100,6 +103,7 @@ class ServeOptions:
     database: str = ""
     ready_file: Path | None = None
     names: tuple[str, ...] = ()
+    storage_roots: tuple[Path, ...] = ()
     limits: Limits = field(default_factory=Limits)
     edge: EdgeLimits = field(default_factory=EdgeLimits)
     clock: Callable[[], datetime] = now
@@ -108,8 +112,14 @@ class ServeOptions:
 async def serve(options: ServeOptions) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    Raises `HomeInUse`, `HomeError`, `UsageError` for an address that cannot be listened on, errors of the database.
+    Raises `HomeInUse`, `HomeError`, `UsageError` for an address that cannot be listened on or a storage root that is no
+    folder, errors of the database.
     """
+    for root in options.storage_roots:
+        if not (root.is_absolute() and root.is_dir()):
+            raise UsageError(
+                f"the storage root {root} is not an absolute path of a folder", hint="Make it, or name it with /"
+            )
     # SQLite makes its files with the process's mask: nothing of the home is for others.
     os.umask(0o077)
     home = Home.open(options.home)
@@ -211,7 +221,7 @@ async def assembled(options: ServeOptions, home: Home, listener: EdgeListener) -
 
         pool = ClusterPool(db, home.clusters)
         stack.push_async_callback(pool.close)
-        containers = Containers(home.folder, StateSecrets(db), refuse)
+        containers = Containers(home.folder, StateSecrets(db), refuse, options.storage_roots)
         services = Services(
             db=db,
             pool=pool,

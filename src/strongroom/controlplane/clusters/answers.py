@@ -76,6 +76,7 @@ class LeaseSpec(msgspec.Struct, frozen=True, rename="camel"):
 
     holder_identity: str | None = None
     renew_time: datetime | None = None
+    lease_transitions: int | None = None
 
 
 class Lease(msgspec.Struct, frozen=True):

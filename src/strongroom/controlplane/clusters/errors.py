@@ -84,6 +84,26 @@ class ExtensionNotInstalled(ClusterError):
     """The cluster has no extension of ours."""
 
 
+class ExtensionUnhealthy(ClusterError):
+    """The extension gives no sign of life, or is killed by what it is at."""
+
+    code = "UserErrorKubernetesBackupExtensionUnhealthy"  # Azure's, as `ErrorCode` has it
+
+
+class TrustedAccessRefused(ClusterError):
+    """The cluster does not let the vault in: its account or its rights are not there any more."""
+
+    code = "UserErrorTrustedAccessGatewayReturnedForbidden"  # Azure's for a vault without trusted access
+
+
+class DocumentTaken(ClusterError):
+    """A custom resource of this name is there, and says something else."""
+
+
+class DocumentGone(ClusterError):
+    """A custom resource was deleted, and not by us."""
+
+
 @contextlib.contextmanager
 def translated(what: str) -> Iterator[None]:
     """Turn a `KubeError` of the block into a `ClusterError` that says *what* was being done ("install the …")."""

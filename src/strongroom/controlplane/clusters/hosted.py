@@ -74,11 +74,10 @@ class ExtensionRefused(ExtensionError):
 
 @dataclass(frozen=True)
 class ExtensionKeys:
-    """The public halves of the extension's keys (`age1…`; a raw Ed25519 key of 32 bytes), and its version."""
+    """The public halves of the extension's keys: `age1…`; a raw Ed25519 key of 32 bytes."""
 
     recipient: str
     writer: bytes
-    version: str
 
 
 @dataclass
@@ -262,6 +261,8 @@ class HostedExtension:
         self._command = tuple(command) if command is not None else (sys.executable, "-m", MODULE, "--pipe")
         self._child: _Child | None = None
         self._starting = asyncio.Lock()
+        self._folders: dict[str, dict[str, Any]] = {}
+        """The locations without credentials: what starts next knows them before it begins anything."""
 
     @property
     def alive(self) -> bool:
@@ -295,6 +296,7 @@ class HostedExtension:
                         namespace=namespace,
                         allow_loopback=allow_loopback,
                         watch=watch,
+                        locations=tuple(self._folders.values()),
                     ),
                     START_SECONDS,
                 )
@@ -304,7 +306,7 @@ class HostedExtension:
             if not isinstance(event, wire.Ready):
                 await child.stop()
                 raise ExtensionGone(f"the extension answered its start with {type(event).__name__}")
-            child.keys = ExtensionKeys(event.recipient, base64.b64decode(event.writer), event.version)
+            child.keys = ExtensionKeys(event.recipient, base64.b64decode(event.writer))
             return child.keys
 
     async def stop(self) -> None:
@@ -313,6 +315,16 @@ class HostedExtension:
             child, self._child = self._child, None
             if child is not None:
                 await child.stop()
+
+    async def ended(self) -> None:
+        """Return when the child that runs has ended; at once where none runs."""
+        if self._child is not None:
+            await self._child.gone.wait()
+
+    def remember(self, document: BackupStorageLocation | Mapping[str, Any]) -> None:
+        """Have the next child know a storage location without credentials from its start."""
+        sent = _json(document)
+        self._folders[str((sent.get("metadata") or {}).get("name", ""))] = sent
 
     async def ping(self) -> None:
         """Return when the child has answered. Raises `ExtensionGone`."""

@@ -3,10 +3,12 @@
 In mode *hosted* there is no Deployment: a child process of `serve` runs the extension with a token of this account.
 """
 
+import asyncio
 import contextlib
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -15,10 +17,12 @@ import msgspec
 from strongroom.controlplane.clusters import manifests
 from strongroom.controlplane.clusters.access import ClusterAccess
 from strongroom.controlplane.clusters.answers import Found, Lease, read
+from strongroom.controlplane.clusters.documents import KINDS
 from strongroom.controlplane.clusters.errors import (
     ClusterError,
     ExtensionModeNotSupported,
     ExtensionNotInstalled,
+    ExtensionUnhealthy,
     translated,
 )
 from strongroom.controlplane.clusters.kinds import (
@@ -41,6 +45,7 @@ from strongroom.dataplane.kube.kinds import Kind
 from strongroom.extension.api.lease import LEASE_SECONDS, VERSION_ANNOTATION
 
 HEARTBEAT: Final = timedelta(seconds=LEASE_SECONDS + 60)  # a lost lease, and clocks that differ
+POLL_SECONDS: Final = 0.3  # between looks for the first sign of life; somebody waits for the installation
 
 
 class Mode(StrEnum):
@@ -64,6 +69,24 @@ class ExtensionSettings:
     configuration: Mapping[str, str] = field(default_factory=dict)
     storage_locations: tuple[str, ...] = ()
     hook_namespaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What the extension that works last said of itself by its Lease.
+
+    *holder* is "" where none works, *at* when it renewed the Lease (UTC, by its clock), *version* its own;
+    *transitions* counts how often another process took the Lease.
+    """
+
+    holder: str = ""
+    at: datetime | None = None
+    version: str = ""
+    transitions: int = 0
+
+    def lives(self, now: datetime) -> bool:
+        """Whether an extension has said at *now*, or the minutes before, that it works."""
+        return bool(self.holder) and self.at is not None and now - self.at <= HEARTBEAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +144,9 @@ async def install_extension(access: ClusterAccess, settings: ExtensionSettings) 
             before = await _settings(api)
             # The settings go first: they say where `remove_extension` has to look, also after a run cut off half-way.
             known = (*settings.hook_namespaces, *(before.hook_namespaces if before else ()))
+            # What lies in a container of before has to be deleted some day.
+            places = (*(before.storage_locations if before else ()), *settings.storage_locations)
+            settings = replace(settings, storage_locations=tuple(dict.fromkeys(places)))
             await put(api, manifests.settings_map(_encode(settings, hook_namespaces=known)))
             listed = settings.mode is Mode.HOSTED
             for document in manifests.extension(settings.storage_locations, listed=listed):
@@ -135,7 +161,51 @@ async def install_extension(access: ClusterAccess, settings: ExtensionSettings) 
             await _update_definitions(api)
             await put(api, manifests.settings_map(_encode(settings, hook_namespaces=settings.hook_namespaces)))
         hooks = [Right("create", "", "pods/exec", place) for place in settings.hook_namespaces]
-        await wait_for_rights(access, manifests.EXTENSION, (*_RIGHTS, *hooks))
+        secrets = [_right_to_secret(place) for place in settings.storage_locations]
+        await wait_for_rights(access, manifests.EXTENSION, (*_RIGHTS, *hooks, *secrets))
+
+
+async def list_location(access: ClusterAccess, name: str) -> None:
+    """Let the extension read the credentials of one more storage location, unless it may.
+
+    Raises `ExtensionNotInstalled`, `ClusterError`s.
+    """
+    with translated(f"add the storage location {name}"):
+        async with access.api(manifests.INSTALLER) as api:
+            settings = await _settings(api)
+            if settings is None:
+                raise ExtensionNotInstalled("the cluster has no extension", hint="Install it first")
+            if name in settings.storage_locations:
+                return
+            settings = replace(settings, storage_locations=(*settings.storage_locations, name))
+            listed = settings.mode is Mode.HOSTED
+            for document in manifests.extension(settings.storage_locations, listed=listed):
+                await put(api, document)
+            # Last: it says that the Role has the name.
+            await put(api, manifests.settings_map(_encode(settings, hook_namespaces=settings.hook_namespaces)))
+        if listed:
+            await wait_for_rights(access, manifests.EXTENSION, [_right_to_secret(name)])
+
+
+def _right_to_secret(location: str) -> Right:
+    return Right("get", "", "secrets", NAMESPACE, manifests.STORAGE_SECRET_PREFIX + location)
+
+
+async def heartbeat(access: ClusterAccess) -> Heartbeat:
+    """Return what the active extension last said of itself. Raises `ClusterError`s."""
+    with translated("look at the extension's heartbeat"):
+        async with access.api(manifests.INSTALLER) as api:
+            return await _heartbeat(api)
+
+
+async def wait_for_heartbeat(access: ClusterAccess, seconds: float) -> Heartbeat:
+    """Return when an extension works in the cluster. Raises `ExtensionUnhealthy` after *seconds*, `ClusterError`s."""
+    deadline = time.monotonic() + seconds
+    while not (found := await heartbeat(access)).lives(datetime.now(UTC)):
+        if time.monotonic() > deadline:
+            raise ExtensionUnhealthy(f"the backup extension gave no sign of life within {seconds:.0f} seconds")
+        await asyncio.sleep(POLL_SECONDS)
+    return found
 
 
 async def enable_restore(access: ClusterAccess) -> None:
@@ -156,9 +226,9 @@ async def disable_restore(access: ClusterAccess) -> None:
 
 
 async def remove_extension(access: ClusterAccess) -> None:
-    """Remove the extension's rights, account, keys and settings. Repeating it completes it. Raises `ClusterError`s.
+    """Remove the extension's rights, account, keys, settings and documents. Repeating it completes it.
 
-    The namespace, the marker in it, and what `connect` made stay.
+    The namespace, the marker in it, and what `connect` made stay. Raises `ClusterError`s.
     """
     with translated("remove the extension"):
         access.forget(manifests.EXTENSION)
@@ -173,6 +243,9 @@ async def remove_extension(access: ClusterAccess) -> None:
             await remove(api, SERVICE_ACCOUNTS, manifests.EXTENSION, NAMESPACE)
             await write_connector_list(api)
             await _remove_keys(api)
+            await _remove_documents(api)
+            for place in settings.storage_locations if settings else ():
+                await remove(api, SECRETS, manifests.STORAGE_SECRET_PREFIX + place, NAMESPACE)
             with contextlib.suppress(KubeNotFound):
                 await api.delete(LEASES, manifests.EXTENSION_LEASE, NAMESPACE)  # the extension's own, as the keys are
             await remove(api, CONFIG_MAPS, manifests.SETTINGS_MAP, NAMESPACE)
@@ -194,19 +267,18 @@ async def extension_health(access: ClusterAccess, *, now: datetime | None = None
                     missing.append(f"{ROLE_BINDINGS.name} {manifests.HOOKS} in namespace {place}")
             missing += await _old_roles(api)
             missing += [f"{name}: connect the cluster again" for name in await _missing_definitions(api)]
-            heartbeat, running = await _heartbeat(api)
+            beat = await _heartbeat(api)
             restore = await _there(api, CLUSTER_ROLE_BINDINGS, manifests.RESTORE)
+    at, running = (beat.at, beat.version) if beat.holder else (None, "")
     if settings is None:
-        return ExtensionHealth(False, None, restore, tuple(missing), heartbeat, running)
-    if now is not None and (heartbeat is None or now - heartbeat > HEARTBEAT):
-        missing.append(
-            f"a heartbeat of the extension: {f'the last one was at {heartbeat}' if heartbeat else 'none yet'}"
-        )
+        return ExtensionHealth(False, None, restore, tuple(missing), at, running)
+    if now is not None and not beat.lives(now):
+        missing.append(f"a heartbeat of the extension: {f'the last one was at {at}' if at else 'none yet'}")
     try:
         await access.token(manifests.EXTENSION)
     except ClusterError as error:
         missing.append(f"a token of {manifests.EXTENSION}: {error.message}")
-    return ExtensionHealth(True, settings, restore, tuple(missing), heartbeat, running)
+    return ExtensionHealth(True, settings, restore, tuple(missing), at, running)
 
 
 async def _old_roles(api: KubeApi) -> list[str]:
@@ -223,15 +295,14 @@ async def _old_roles(api: KubeApi) -> list[str]:
     return found
 
 
-async def _heartbeat(api: KubeApi) -> tuple[datetime | None, str]:
-    """Return when the active extension renewed its lease, and its version."""
+async def _heartbeat(api: KubeApi) -> Heartbeat:
     try:
         lease = read(await api.get(LEASES, manifests.EXTENSION_LEASE, NAMESPACE), Lease)
     except KubeNotFound:
-        return None, ""
-    if not lease.spec.holder_identity:
-        return None, ""
-    return lease.spec.renew_time, lease.metadata.annotation(VERSION_ANNOTATION)
+        return Heartbeat()
+    spec = lease.spec
+    version = lease.metadata.annotation(VERSION_ANNOTATION)
+    return Heartbeat(spec.holder_identity or "", spec.renew_time, version, spec.lease_transitions or 0)
 
 
 async def _missing_definitions(api: KubeApi) -> list[str]:
@@ -263,6 +334,22 @@ async def _there(api: KubeApi, kind: Kind, name: str, place: str | None = None) 
     except KubeNotFound:
         return False
     return True
+
+
+async def _remove_documents(api: KubeApi) -> None:
+    """Delete our custom resources: what has not ended would begin with the next installation, unasked."""
+    for kind in KINDS.values():
+        try:
+            names = [
+                read(item, Found).metadata.name
+                async for page in api.list_pages(kind, namespace=NAMESPACE, metadata_only=True)
+                for item in page.items
+            ]
+        except KubeNotFound:
+            continue  # its definition is gone
+        for name in names:
+            with contextlib.suppress(KubeNotFound):
+                await api.delete(kind, name, NAMESPACE)
 
 
 async def _remove_keys(api: KubeApi) -> None:

@@ -3,6 +3,7 @@
 Who may do what, and why no more, is told in docs/reference/kubernetes-access.md, "Accounts of a connected cluster".
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -220,6 +221,12 @@ def hooks_binding(in_namespace: str) -> Object:
 def settings_map(settings: str) -> Object:
     """Return the ConfigMap with the extension's settings, a JSON document."""
     return {**_object("", "ConfigMap", SETTINGS_MAP, NAMESPACE), "data": {"settings.json": settings}}
+
+
+def storage_secret(location: str, credentials: Mapping[str, str]) -> Object:
+    """Return the Secret with the credentials of a storage location."""
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in credentials.items()}
+    return {**_object("", "Secret", STORAGE_SECRET_PREFIX + location, NAMESPACE), "type": "Opaque", "data": data}
 
 
 def vault(binding: str, vault_id: str) -> list[Object]:

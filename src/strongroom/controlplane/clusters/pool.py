@@ -1,24 +1,24 @@
 """The connected clusters of one control plane: how each is reached, and its hosted extension while it runs."""
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from strongroom.controlplane.clusters.access import ClusterAccess, TokenFile
+from strongroom.controlplane.clusters.access import ClusterAccess
 from strongroom.controlplane.clusters.connect import ConnectedCluster
 from strongroom.controlplane.clusters.errors import ClusterError
-from strongroom.controlplane.clusters.hosted import ExtensionKeys, HostedExtension
-from strongroom.controlplane.clusters.manifests import EXTENSION, NAMESPACE
+from strongroom.controlplane.clusters.hosted import ExtensionGone, ExtensionKeys, HostedExtension
+from strongroom.controlplane.clusters.hosting import ExtensionKeeper
 from strongroom.controlplane.state.database import Database
+from strongroom.extension.api.documents import BackupStorageLocation
 
 log = logging.getLogger(__name__)
 
+STARTS_AT_ONCE: Final = 4  # each is 2 s of a processor; a server with a hundred clusters must answer meanwhile
 CONNECTION: Final = "cluster/"  # the sealed connection of a cluster, by its ARM id
 
 
@@ -28,12 +28,11 @@ class ClusterUnknown(ClusterError):
 
 @dataclass
 class _Member:
-    """One cluster: its access, and the child process that hosts its extension, once it is wanted."""
+    """One cluster: its access, and what keeps its hosted extension running, once that is wanted."""
 
     access: ClusterAccess
     cluster: ConnectedCluster
-    extension: HostedExtension | None = None
-    token_file: TokenFile | None = None
+    keeper: ExtensionKeeper | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -44,6 +43,7 @@ class ClusterPool:
         self._db = db
         self._folder = folder
         self._members: dict[str, _Member] = {}
+        self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
 
     async def remember(self, cluster_id: str, cluster: ConnectedCluster) -> None:
         """Keep a connected cluster: sealed, without the credential that connected it."""
@@ -62,8 +62,10 @@ class ClusterPool:
 
         await asyncio.to_thread(write)
         # A running extension belongs to the old connection.
-        await self.stop_extension(cluster_id)
+        hosted = await self._stop(cluster_id)
         self._members.pop(cluster_id.lower(), None)
+        if hosted is not None:
+            await self.host(cluster_id, *hosted.locations.values())
 
     async def forget(self, cluster_id: str) -> None:
         """Forget how a cluster is reached; what was installed in it stays."""
@@ -80,38 +82,46 @@ class ClusterPool:
         """Return the access to a cluster through its connector. Raises `ClusterUnknown`."""
         return (await self._member(cluster_id)).access
 
-    @contextlib.asynccontextmanager
-    async def extension(self, cluster_id: str) -> AsyncIterator[tuple[HostedExtension, ExtensionKeys]]:
-        """Give the extension of a cluster, started if it is not running.
+    async def host(self, cluster_id: str, *locations: BackupStorageLocation) -> None:
+        """Keep the hosted extension of a cluster running from now on.
 
-        Raises `ClusterUnknown`, and what its start raises: `ExtensionGone`, `ExtensionRefused`, errors of the access.
+        It knows *locations*, which are folders of this server, before it looks at its custom resources. Raises
+        `ClusterUnknown`.
         """
         member = await self._member(cluster_id)
         async with member.lock:
-            if member.extension is None:
-                member.token_file, member.extension = await self._host(cluster_id, member)
-            keys = await member.extension.start()
-            extension = member.extension
-        yield extension, keys
+            if member.keeper is None:
+                # ARM ids hold characters and lengths that no file name takes.
+                folder = self._folder / hashlib.sha256(cluster_id.lower().encode()).hexdigest()[:32]
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                member.keeper = ExtensionKeeper(member.cluster, member.access, folder, self._starts)
+            for location in locations:
+                member.keeper.remember(location)
 
-    def running(self, cluster_id: str) -> HostedExtension | None:
-        """Return the extension of a cluster if its process runs."""
-        member = self._members.get(cluster_id.lower())
-        extension = member.extension if member is not None else None
-        return extension if extension is not None and extension.alive else None
+    async def hosted(self, cluster_id: str, *locations: BackupStorageLocation) -> tuple[HostedExtension, ExtensionKeys]:
+        """Return the hosted extension of a cluster, started if it is not running; *locations* as for `host`.
+
+        Raises `ClusterUnknown`, and what its start raises: `ExtensionGone`, `ExtensionRefused`, errors of the access.
+        """
+        await self.host(cluster_id, *locations)
+        keeper = (await self._member(cluster_id)).keeper
+        if keeper is None:
+            raise ExtensionGone("the hosted extension was stopped meanwhile")
+        return await keeper.ready()
 
     async def stop_extension(self, cluster_id: str) -> None:
-        """End the child process of a cluster, if one runs."""
+        """End the child process of a cluster, if one runs, and start none."""
+        await self._stop(cluster_id)
+
+    async def _stop(self, cluster_id: str) -> ExtensionKeeper | None:
         member = self._members.get(cluster_id.lower())
         if member is None:
-            return
+            return None
         async with member.lock:
-            extension, member.extension = member.extension, None
-            token_file, member.token_file = member.token_file, None
-            if extension is not None:
-                await extension.stop()
-            if token_file is not None:
-                await token_file.stop()
+            keeper, member.keeper = member.keeper, None
+            if keeper is not None:
+                await keeper.stop()
+            return keeper
 
     async def close(self) -> None:
         """End all child processes; what they were at goes on when their documents are applied again."""
@@ -146,18 +156,3 @@ class ClusterPool:
             # Somebody else may have come first while this waited: one access, one extension for each cluster.
             self._members.setdefault(key, _Member(cluster.access(), cluster))
         return self._members[key]
-
-    async def _host(self, cluster_id: str, member: _Member) -> tuple[TokenFile, HostedExtension]:
-        # ARM ids hold characters and lengths that no file name takes.
-        folder = self._folder / hashlib.sha256(cluster_id.lower().encode()).hexdigest()[:32]
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        token_file = TokenFile(member.access, EXTENSION, folder / "token")
-        await token_file.start()
-        extension = HostedExtension(
-            server=member.cluster.server,
-            ca=member.cluster.ca.decode(),
-            token_file=folder / "token",
-            namespace=NAMESPACE,
-            allow_loopback=member.cluster.allow_loopback,
-        )
-        return token_file, extension

@@ -102,7 +102,8 @@ class BackingUp:
 
         caller, place, request = await self._services.read(prepare)
         document = backup_document(job.id, place, request, caller=caller, created=job.started)
-        return await carry_out(self._services, request.cluster, place, document, follow(self._services, job.id))
+        on_status = follow(self._services, job.id)
+        return await carry_out(self._services, job.vault, request.cluster, place, document, on_status)
 
     async def _record(self, job_id: str, outcome: Any) -> None:
         """Write the recovery point and the job's end in one transaction."""
@@ -219,7 +220,7 @@ class BackingUp:
     async def _withdraw(self, job_id: str) -> None:
         job = await self._services.job(job_id)
         cluster = str(job.doc["properties"]["dataSourceId"])
-        await withdraw(self._services, cluster, Kind.BACKUP, job_id)
+        await withdraw(self._services, job.vault, cluster, Kind.BACKUP, job_id)
 
     async def _fail(self, job_id: str, error: UserError) -> None:
         await finish(self._services, job_id, JobStatus.FAILED, error)

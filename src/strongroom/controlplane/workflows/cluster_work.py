@@ -13,7 +13,13 @@ from typing import Any, Final
 from strongroom import __version__
 from strongroom.controlplane.clusters.disconnect import disconnect
 from strongroom.controlplane.clusters.errors import ClusterError
-from strongroom.controlplane.clusters.installer import ExtensionSettings, install_extension, remove_extension
+from strongroom.controlplane.clusters.installer import (
+    ExtensionSettings,
+    Mode,
+    install_extension,
+    remove_extension,
+    wait_for_heartbeat,
+)
 from strongroom.controlplane.clusters.pool import ClusterUnknown
 from strongroom.controlplane.clusters.trusted_access import bind_trusted_access, unbind_trusted_access
 from strongroom.controlplane.identity.assignments import forget_resource
@@ -24,7 +30,8 @@ from strongroom.controlplane.state.resources import Document, Resource
 from strongroom.controlplane.state.times import stamp
 from strongroom.controlplane.workflows.containers import find_place
 from strongroom.controlplane.workflows.engine import Body, Steps
-from strongroom.controlplane.workflows.extension_settings import hook_namespaces_of
+from strongroom.controlplane.workflows.extension_settings import hook_namespaces_of, mode_of
+from strongroom.controlplane.workflows.locating import locate
 from strongroom.controlplane.workflows.readiness import EXTENSIONS
 from strongroom.controlplane.workflows.services import Services, as_user_error, error_json, error_of
 from strongroom.protection.errors import ErrorCode, Refused, UserError
@@ -32,6 +39,7 @@ from strongroom.protection.errors import ErrorCode, Refused, UserError
 log = logging.getLogger(__name__)
 
 WORK_SECONDS: Final = 300.0  # a healthy cluster takes 3; one that gives no answer is given up after some 30 per request
+HEARTBEAT_SECONDS: Final = 120.0  # one that was killed a moment ago, on another machine, holds its lease as long
 OPERATION_FAILED: Final = "ExtensionOperationFailed"  # Azure's code for an extension that could not be installed
 CLUSTER_FAILED: Final = "ClusterOperationFailed"
 
@@ -67,13 +75,21 @@ class ClusterWork:
         place = await self._services.read(lambda tx: find_place(tx, extension))
         configuration = extension.properties.get("configurationSettings") or {}
         settings = ExtensionSettings(
-            version=__version__, configuration=configuration, hook_namespaces=hook_namespaces_of(extension)
+            mode=mode_of(extension),
+            version=__version__,
+            configuration=configuration,
+            storage_locations=(place.location_name,),
+            hook_namespaces=hook_namespaces_of(extension),
         )
-        await install_extension(await self._services.pool.access(cluster), settings)
-        async with self._services.pool.extension(cluster) as (hosted, keys):
-            location, credentials = await self._services.containers.prepare(place, keys)
-            await hosted.location(location, credentials)
-        return {"currentVersion": keys.version}
+        access = await self._services.pool.access(cluster)
+        if settings.mode is not Mode.HOSTED:
+            await self._services.pool.stop_extension(cluster)
+        await install_extension(access, settings)
+        if settings.mode is Mode.HOSTED:
+            await self._services.pool.hosted(cluster)
+        beat = await wait_for_heartbeat(access, HEARTBEAT_SECONDS)
+        await locate(self._services, cluster, place)
+        return {"currentVersion": beat.version}
 
     async def remove_extension(self, steps: Steps, operation_id: str) -> None:
         """Stop the extension and take it out of the cluster; forced, also when the cluster does not answer."""

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +14,7 @@ from strongroom.controlplane.catalog.keys import allow_extension, ensure_reposit
 from strongroom.controlplane.catalog.recovery_kit import recovery_recipient
 from strongroom.controlplane.catalog.sealed import Secrets
 from strongroom.controlplane.catalog.stores import (
+    Folders,
     RefuseAddress,
     StorageAccount,
     container_url,
@@ -27,6 +28,7 @@ from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.state.times import now
 from strongroom.dataplane.objectstore.create import probe_conditional_create
+from strongroom.dataplane.objectstore.location import FileLocation, parse_location
 from strongroom.dataplane.objectstore.port import ObjectStore
 from strongroom.dataplane.repository.keyfile import KeyFile
 from strongroom.dataplane.repository.repository import Repository
@@ -139,26 +141,38 @@ def read_account(tx: Tx, account: Resource) -> StorageAccount:
     return StorageAccount(account.name, kept["url"], kept["credentials"])
 
 
+@dataclass(frozen=True)
+class Located:
+    """A container as an extension is told of it. With *hosted_only* it is a folder of this server."""
+
+    document: BackupStorageLocation
+    credentials: Mapping[str, str] = field(repr=False)
+    hosted_only: bool
+
+
 class Containers:
     """Opens containers for the control plane, and prepares them for extensions."""
 
-    def __init__(self, home: Path, secrets: Secrets, refuse_address: RefuseAddress) -> None:
+    def __init__(
+        self, home: Path, secrets: Secrets, refuse_address: RefuseAddress, roots: tuple[Path, ...] | None = ()
+    ) -> None:
+        """Of the machine's own folders those below *roots* may be used as attached accounts; None: any."""
         self._home = home
+        self._folders = Folders(home, roots)
         self._storage = home / "storage"
         self._secrets = secrets
         self._refuse_address = refuse_address
 
-    def validate(self, url: str, credentials: Mapping[str, str], *, allow_file: bool) -> StorageAccount:
+    def validate(self, url: str, credentials: Mapping[str, str]) -> StorageAccount:
         """Return the account that a user attaches, without a name. Raises `AttachmentRefused` naming the field."""
-        return validate_attachment(
-            url, credentials, home=self._home, allow_file=allow_file, refuse_address=self._refuse_address
-        )
+        return validate_attachment(url, credentials, folders=self._folders, refuse_address=self._refuse_address)
 
     async def prove(self, place: Place) -> None:
         """Show that a new container can be listed, written and read, and keeps what is written from being replaced.
 
         The folder of one that is a folder is made. Raises errors of the store, `StoreUnsafe` among them.
         """
+        self._refuse_folder(place)
         await make_container(place.account, place.container, storage=self._storage, refuse_address=self._refuse_address)
         async with self.store(place) as store:
             await probe_conditional_create(store)
@@ -166,6 +180,7 @@ class Containers:
     @contextlib.asynccontextmanager
     async def store(self, place: Place) -> AsyncIterator[ObjectStore]:
         """Open the container with the control plane's rights, for as long as the block runs."""
+        self._refuse_folder(place)
         store = await open_container(
             place.account, place.container, storage=self._storage, refuse_address=self._refuse_address
         )
@@ -185,11 +200,16 @@ class Containers:
         async with self.store(place) as store:
             yield await Repository.open(store, await self.keys(place, store))
 
-    async def prepare(self, place: Place, extension: ExtensionKeys) -> tuple[BackupStorageLocation, dict[str, str]]:
-        """Let an extension into the repository; return the document and credentials of its storage location."""
+    async def allow(self, place: Place, extension: ExtensionKeys) -> None:
+        """Let an extension into the repository."""
         async with self.store(place) as store:
             keys = await self.keys(place, store)
             await allow_extension(store, keys, extension.recipient, extension.writer)
+
+    async def location(self, place: Place) -> Located:
+        """Return a container as the storage location of an extension, with credentials for the next hour."""
+        async with self.store(place) as store:
+            keys = await self.keys(place, store)
         access = extension_access(place.account, place.container, storage=self._storage, now=now())
         document = BackupStorageLocation(
             metadata=ObjectMeta(name=place.location_name),
@@ -199,7 +219,14 @@ class Containers:
                 repository_id=keys.repository_id,
             ),
         )
-        return document, dict(access.credentials)
+        return Located(document, dict(access.credentials), access.hosted_only)
+
+    def _refuse_folder(self, place: Place) -> None:
+        """Raise `AttachmentRefused` for a folder that may not be used, or no longer."""
+        if place.account.url.startswith("file:"):
+            match parse_location(container_url(place.account, place.container, storage=self._storage)):
+                case FileLocation(path):
+                    self._folders.refuse(path)
 
     def url(self, place: Place) -> str:
         """Return where a container lies, without credentials."""

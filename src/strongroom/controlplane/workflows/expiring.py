@@ -10,7 +10,7 @@ import logging
 import uuid
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from strongroom.controlplane.catalog import pruning
@@ -71,6 +71,14 @@ async def remove_points(
                 log.info("a restore reads the recovery point", extra={"point": point.id, "reason": str(error)})
                 continue
             await on_removed(point, left)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a recovery point was taken from: cluster and vault (ARM ids), "" where that is not known."""
+
+    cluster: str = ""
+    vault: str = ""
 
 
 class Expiring:
@@ -149,7 +157,7 @@ class Expiring:
         before = await self._services.read(lambda tx: _deleting_in(tx, place))
         try:
             async with self._services.containers.repository(place) as repository:
-                deleter = self._deleter(place, lambda point: self._cluster_of(repository, place, point))
+                deleter = self._deleter(place, lambda point: self._source_of(repository, place, point))
                 pruned = await pruning.prune(repository, delete_volumes=deleter)
         except StateUnavailable:
             raise
@@ -193,16 +201,16 @@ class Expiring:
                 await self._services.write(lambda tx: _forget(tx, points))
             return 0 if abandon else len(points)
         done: set[str] = set()
-        clusters = {point.id: str(point.private.get("cluster", "")) for point in points}
+        sources = {point.id: _source(point) for point in points}
 
         async def on_removed(point: StoredPoint, left: Sequence[WaitingVolume]) -> None:
             await self._services.write(lambda tx: _write_removed(tx, point, left))
             done.add(point.id)
 
-        async def cluster_of(point_id: str) -> str:
-            return clusters.get(point_id, "")
+        async def source_of(point_id: str) -> Source:
+            return sources.get(point_id, Source())
 
-        deleter = self._deleter(place, cluster_of)
+        deleter = self._deleter(place, source_of)
         try:
             await self._remove(self._services.containers, place, points, deleter, on_removed)
         except StateUnavailable:
@@ -220,26 +228,27 @@ class Expiring:
 
         await self._services.write(write)
 
-    def _deleter(self, place: Place, cluster_of: Callable[[str], Awaitable[str]]) -> DeleteVolumes:
+    def _deleter(self, place: Place, source_of: Callable[[str], Awaitable[Source]]) -> DeleteVolumes:
         """Return what has the CSI snapshots of a condemned point deleted through the cluster that it was taken from."""
-        trouble: dict[str, str] = {}
+        trouble: dict[Source, str] = {}
 
         async def delete(point_id: str, volumes: Sequence[VolumeFacts]) -> Mapping[str, str]:
-            cluster = await cluster_of(point_id)
-            if cluster not in trouble:
+            source = await source_of(point_id)
+            if source not in trouble:
                 try:
-                    return await self._delete_snapshots(cluster, place, point_id, volumes)
+                    return await self._delete_snapshots(source, place, point_id, volumes)
                 except (StrongroomError, TimeoutError) as error:
                     # One attempt for each cluster: the next point would wait as long for the same answer.
-                    trouble[cluster] = str(error) or "the cluster did not answer in time"
-                    log.warning("CSI snapshots wait", extra={"cluster": cluster, "reason": trouble[cluster]})
-            return {volume.handle: trouble[cluster] for volume in volumes}
+                    trouble[source] = str(error) or "the cluster did not answer in time"
+                    log.warning("CSI snapshots wait", extra={"cluster": source.cluster, "reason": trouble[source]})
+            return {volume.handle: trouble[source] for volume in volumes}
 
         return delete
 
     async def _delete_snapshots(
-        self, cluster: str, place: Place, point_id: str, volumes: Sequence[VolumeFacts]
+        self, source: Source, place: Place, point_id: str, volumes: Sequence[VolumeFacts]
     ) -> Mapping[str, str]:
+        cluster = source.cluster
         extension = await self._services.read(lambda tx: extension_of(tx, cluster) if cluster else None)
         if extension is None:
             return {volume.handle: pruning.NO_CLUSTER for volume in volumes}
@@ -249,7 +258,7 @@ class Expiring:
             spec=DeleteBackupSpec(storage_location=place.location_name, recovery_point_id=point_id),
         )
         async with asyncio.timeout(SNAPSHOTS_SECONDS):
-            status = await carry_out(self._services, cluster, place, document, unwatched)
+            status = await carry_out(self._services, source.vault, cluster, place, document, unwatched)
         assert isinstance(status, DeleteBackupStatus)
         listed = {each.handle: each.reason for each in status.not_deleted}
         if status.error is not None and not status.not_deleted_count:
@@ -257,20 +266,29 @@ class Expiring:
             return {volume.handle: status.error.message for volume in volumes}
         return pruning.left_of(volumes, listed, status.not_deleted_count)
 
-    async def _cluster_of(self, repository: Repository, place: Place, point_id: str) -> str:
-        """Return the cluster (ARM id) that a deleted point was taken from, "" when nothing says it any more."""
+    async def _source_of(self, repository: Repository, place: Place, point_id: str) -> Source:
+        """Return what a deleted point was taken from, as far as anything says it any more."""
 
-        def known(tx: Tx) -> str:
+        def known(tx: Tx) -> Source:
             found = [point for point in _deleting_in(tx, place) if point.id == point_id]
-            return str(found[0].private.get("cluster", "")) if found else ""
+            return _source(found[0]) if found else Source()
 
         found = await self._services.read(known)
-        if not found:
+        if not found.cluster:
             try:
-                found = (await repository.load(point_id)).manifest.caller.get("dataSource", "")
+                caller = (await repository.load(point_id)).manifest.caller
+                found = Source(caller.get("dataSource", ""), _vault_of(caller.get("instance", "")))
             except RepositoryError:
                 log.info("nothing says which cluster a deleted point was of", extra={"point": point_id})
         return found
+
+
+def _source(point: StoredPoint) -> Source:
+    return Source(str(point.private.get("cluster", "")), _vault_of(point.instance))
+
+
+def _vault_of(instance: str) -> str:
+    return instance.partition("/backupInstances/")[0]
 
 
 def expired_points(tx: Tx, instance_id: str, now: Instant) -> list[str]:

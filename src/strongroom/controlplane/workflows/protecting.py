@@ -13,7 +13,7 @@ from strongroom.controlplane.state.resources import Document, Resource
 from strongroom.controlplane.state.times import stamp
 from strongroom.controlplane.workflows.containers import Place
 from strongroom.controlplane.workflows.engine import Steps
-from strongroom.controlplane.workflows.extension_work import carry_out, unwatched, withdraw
+from strongroom.controlplane.workflows.extension_work import DISCARD_SECONDS, carry_out, unwatched, withdraw
 from strongroom.controlplane.workflows.facing import facing
 from strongroom.controlplane.workflows.planning import plan_next
 from strongroom.controlplane.workflows.readiness import InstanceRequest, problems_of_instance, read_instance
@@ -150,22 +150,22 @@ class Protecting:
             problems = await self._services.read(known)
             # The cluster is asked only when it can be expected to answer.
             if not problems:
-                problems = await self._ask_cluster(request)
+                problems = await self._ask_cluster(vault_id, request)
             refuse_if_any(problems, "The backup instance")
         except Refused as error:
             return error_json(error.error)
         return None
 
-    async def _ask_cluster(self, request: InstanceRequest) -> list[UserError]:
+    async def _ask_cluster(self, vault: str, request: InstanceRequest) -> list[UserError]:
         name = f"check-{uuid.uuid4()}"
         try:
             _, place = await self._services.read(lambda tx: place_of_cluster(tx, request.cluster))
             document = backup_document(name, place, request, caller={}, dry_run=True)
             async with asyncio.timeout(CHECK_SECONDS):
-                status = await carry_out(self._services, request.cluster, place, document, unwatched)
+                status = await carry_out(self._services, vault, request.cluster, place, document, unwatched)
         except TimeoutError:
             # It would hold one of the few places for checks in the extension for as long as it hangs.
-            await withdraw(self._services, request.cluster, Kind.BACKUP, name)
+            await withdraw(self._services, vault, request.cluster, Kind.BACKUP, name, seconds=DISCARD_SECONDS)
             return [NO_ANSWER]
         except StateUnavailable:
             raise

@@ -141,19 +141,31 @@ def cluster_problems(tx: Tx, vault: Resource, cluster_id: str) -> Iterator[UserE
             ("Look at its statuses (az k8s-extension show); delete it and install it again.",),
             extension.id,
         )
-    if not any(
-        same_id(b.properties.get("sourceResourceId", ""), vault.id) and OPERATOR_ROLE in b.properties.get("roles", ())
-        for b in tx.resources.children(cluster.id, BINDINGS)
-    ):
-        yield UserError(
-            "UserErrorTrustedAccessGatewayReturnedForbidden",
-            f"The vault {vault.name} has no trusted access to the cluster {cluster.name}.",
-            (
-                f"az aks trustedaccess rolebinding create {_place(cluster.id)} --cluster-name {cluster.name} --name "
-                f"{vault.name[:BINDING_NAME]} --source-resource-id {vault.id} --roles {OPERATOR_ROLE}",
-            ),
-            cluster.id,
-        )
+    if binding_of(tx, vault.id, cluster.id) is None:
+        yield no_access(vault.id, cluster.id)
+
+
+def binding_of(tx: Tx, vault: str, cluster: str) -> Resource | None:
+    """Return the trusted access binding by which *vault* may work in *cluster*, if there is one."""
+    for binding in tx.resources.children(cluster, BINDINGS):
+        properties = binding.properties
+        if same_id(properties.get("sourceResourceId", ""), vault) and OPERATOR_ROLE in properties.get("roles", ()):
+            return binding
+    return None
+
+
+def no_access(vault: str, cluster: str) -> UserError:
+    """Return the error that *vault* has no trusted access to *cluster*."""
+    vault_name, cluster_name = vault.rpartition("/")[2], cluster.rpartition("/")[2]
+    return UserError(
+        "UserErrorTrustedAccessGatewayReturnedForbidden",
+        f"The vault {vault_name} has no trusted access to the cluster {cluster_name}.",
+        (
+            f"az aks trustedaccess rolebinding create {_place(cluster)} --cluster-name {cluster_name} --name "
+            f"{vault_name[:BINDING_NAME]} --source-resource-id {vault} --roles {OPERATOR_ROLE}",
+        ),
+        cluster,
+    )
 
 
 def _location_problems(tx: Tx, cluster_id: str) -> Iterator[UserError]:

@@ -12,7 +12,7 @@ from strongroom.controlplane.state.jobs import Job
 from strongroom.controlplane.workflows import jobdocs
 from strongroom.controlplane.workflows.containers import Place
 from strongroom.controlplane.workflows.engine import StepFailed, Steps, WorkflowCancelled
-from strongroom.controlplane.workflows.extension_work import carry_out, unwatched, withdraw
+from strongroom.controlplane.workflows.extension_work import DISCARD_SECONDS, carry_out, unwatched, withdraw
 from strongroom.controlplane.workflows.following import finish, follow
 from strongroom.controlplane.workflows.protecting import CHECK_SECONDS, NO_ANSWER, of_failure
 from strongroom.controlplane.workflows.readiness import read_instance, target_problems
@@ -63,16 +63,17 @@ class Restoring:
     async def _check(self, operation_id: str) -> Any:
         operation = await self._services.operation(operation_id)
         request = restore_of(operation.request["request"])
+        vault = operation.resource.partition("/backupInstances/")[0]
         name = f"check-{uuid.uuid4()}"
         try:
             place = await self._services.read(lambda tx: self._prepare(tx, operation.resource, request))
             document = _document(name, place, request, {"instance": operation.resource}, dry_run=True)
             async with asyncio.timeout(CHECK_SECONDS):
-                status = await carry_out(self._services, request.target, place, document, unwatched)
+                status = await carry_out(self._services, vault, request.target, place, document, unwatched)
             if status.phase is Phase.FAILED and status.error is not None:
                 return error_json(of_failure(status.error))
         except TimeoutError:
-            await withdraw(self._services, request.target, Kind.RESTORE, name)
+            await withdraw(self._services, vault, request.target, Kind.RESTORE, name, seconds=DISCARD_SECONDS)
             return error_json(NO_ANSWER)
         except StateUnavailable:
             raise
@@ -123,18 +124,18 @@ class Restoring:
             document = _document(job.id, place, request, {"instance": job.instance, "job": job.id})
             async with asyncio.timeout(MAX_SECONDS):
                 status = await carry_out(
-                    self._services, request.target, place, document, follow(self._services, job_id)
+                    self._services, job.vault, request.target, place, document, follow(self._services, job_id)
                 )
             return {"status": status_json(status)}
         except TimeoutError:
-            await withdraw(self._services, request.target, Kind.RESTORE, job_id)
+            await withdraw(self._services, job.vault, request.target, Kind.RESTORE, job_id)
             message = f"The restore did not end within {MAX_SECONDS / 3600:.0f} hours and was given up."
             return {"error": error_json(UserError(str(ErrorCode.CUSTOM_RESOURCES_TIMEOUT), message))}
         except StateUnavailable:
             raise
         except Exception as error:
             log.warning("restore not carried out", exc_info=error, extra={"job": job_id})
-            await withdraw(self._services, request.target, Kind.RESTORE, job_id)
+            await withdraw(self._services, job.vault, request.target, Kind.RESTORE, job_id)
             return {"error": error_json(as_user_error(error))}
 
     async def _record(self, job_id: str, outcome: Any) -> None:
@@ -168,7 +169,7 @@ class Restoring:
 
     async def _cancel(self, job_id: str) -> None:
         job = await self._services.job(job_id)
-        await withdraw(self._services, restore_of(job.private["request"]).target, Kind.RESTORE, job_id)
+        await withdraw(self._services, job.vault, restore_of(job.private["request"]).target, Kind.RESTORE, job_id)
         await finish(self._services, job_id, JobStatus.CANCELLED)
 
 

@@ -32,7 +32,7 @@ from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.state.times import now, stamp
 from strongroom.controlplane.workflows.cluster_work import extension_status
 from strongroom.controlplane.workflows.containers import ACCOUNTS, PREFIX, account_of_extension, find_place
-from strongroom.controlplane.workflows.extension_settings import hook_namespaces_of
+from strongroom.controlplane.workflows.extension_settings import hook_namespaces_of, mode_of
 from strongroom.controlplane.workflows.readiness import EXTENSION_TYPE, EXTENSIONS, extension_of
 
 NAMESPACE: Final = "Microsoft.KubernetesConfiguration"
@@ -123,6 +123,7 @@ def _check(call: Call, tx: Tx, cluster: Resource, extension: Resource) -> None:
             actions=(f"Change or delete the extension '{other.name}'.",),
         )
     hook_namespaces_of(extension)
+    mode_of(extension)
     account_id, container = account_of_extension(extension)
     # Installing makes the repository in the container, so the caller must be one who may write there.
     call.demand(
@@ -206,7 +207,7 @@ def get_extension(call: Call) -> Reply:
 def _health(call: Call) -> Json:
     async def look() -> list[str]:
         async with asyncio.timeout(HEALTH_SECONDS):
-            health = await extension_health(await call.plane.pool.access(cluster_id(call)))
+            health = await extension_health(await call.plane.pool.access(cluster_id(call)), now=now())
         return list(health.missing) if health.installed else ["the extension's settings", *health.missing]
 
     at = stamp(now())
