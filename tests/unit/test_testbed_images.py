@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from strongroom.testbed.images import Layer, write_image
-from strongroom.testbed.python_images import required
+from strongroom.testbed.python_images import containerfile, required
 
 
 @pytest.fixture
@@ -68,6 +68,13 @@ def test_an_archive_names_its_image_and_the_digest_of_each_layer_in_order(root: 
 
 def test_what_the_extension_needs_is_found_without_what_only_extras_need() -> None:
     found = required("strongroom")
-    assert {"aiohttp", "pyarrow", "yarl"} <= set(found)
+    assert {"aiohttp", "pyarrow", "yarl", "h2"} <= set(found)  # the last by an extra of what we need
     assert not {"strongroom", "dbos", "cyclopts", "pytest"} & set(found)
     assert len(found) == len(set(found))
+
+
+def test_the_container_file_is_the_one_that_the_code_makes() -> None:
+    made = Path(__file__).parents[2] / "deploy" / "Containerfile"
+    assert made.read_text() == containerfile(), (
+        "make it anew: python -m strongroom.testbed.python_images deploy/Containerfile"
+    )

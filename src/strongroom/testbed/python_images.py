@@ -1,12 +1,15 @@
 """Makes images of the Python that this runs on, with distributions that are installed beside it.
 
-So the image holds the very versions that the tests run with, and making it asks no registry.
+So the image holds the very versions that the tests run with, and making it asks no registry. What the extension's image
+holds is said here alone: `python -m strongroom.testbed.python_images deploy/Containerfile` writes it down for whoever
+has a registry.
 """
 
 import compileall
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import py_compile
 import re
@@ -20,6 +23,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import strongroom
+from strongroom.controlplane.clusters.workload import IMAGE, NOBODY
 from strongroom.testbed.binaries import cache_folder
 from strongroom.testbed.errors import BuildFailed
 from strongroom.testbed.images import Layer, make_base, write_image
@@ -27,13 +31,16 @@ from strongroom.testbed.images import Layer, make_base, write_image
 PYTHON = "localhost/python:1"
 """Python and its standard library, nothing else."""
 
-EXTENSION = "localhost/strongroom-extension:1"
+EXTENSION = IMAGE
 """The extension with what it stands on."""
 
 _PREFIX = Path("usr/local")  # Python finds its library from where its program lies
 _VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
 _LIBRARIES = _PREFIX / "lib" / _VERSION / "site-packages"
-_NOBODY = "65534:65534"
+_USER = f"{NOBODY}:{NOBODY}"
+_EXTENSION_ENTRYPOINT = ("python3", "-m", "strongroom.extension.main")
+# The extension stands below these (see the import contracts), and one of them is larger than all the rest.
+_ABOVE_EXTENSION = ("cli", "testbed")
 
 # Of the standard library and of distributions: what nothing that runs in a pod reads.
 _LEFT_OUT = shutil.ignore_patterns(
@@ -53,22 +60,62 @@ def extension_image() -> Path:
     It holds this package without its test tools and command line, and the distributions that it needs with no extra.
     """
     own = Path(strongroom.__file__).parent
-    return _cached(EXTENSION, required("strongroom"), [own], ["python3", "-m", "strongroom.extension.main"])
+    return _cached(EXTENSION, required("strongroom"), [own], _EXTENSION_ENTRYPOINT)
+
+
+_CONTAINERFILE = """\
+# Made by `python -m strongroom.testbed.python_images deploy/Containerfile`. From the checkout:
+#   podman build -f deploy/Containerfile -t REGISTRY/strongroom-extension:{version} .
+ARG PYTHON=docker.io/library/python:3.11-slim
+
+FROM ${{PYTHON}} AS build
+WORKDIR /source
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY src/strongroom src/strongroom
+RUN python3 -m pip install --no-cache-dir --no-compile --ignore-installed --prefix /made \\
+      --constraint constraints.txt . \\
+ && rm -r /made/bin {left_out} \\
+ && python3 -m compileall -q --invalidation-mode unchecked-hash /made/lib
+
+FROM ${{PYTHON}}
+RUN python3 -m pip uninstall --yes --quiet pip
+COPY --from=build /made /usr/local
+USER {user}
+ENTRYPOINT {entrypoint}
+"""
+
+
+def containerfile() -> str:
+    """Return the container file of an image with the contents of `EXTENSION`, at the versions of constraints.txt."""
+    return _CONTAINERFILE.format(
+        version=strongroom.__version__,
+        left_out=" ".join(f"/made/lib/python3*/site-packages/strongroom/{name}" for name in _ABOVE_EXTENSION),
+        user=_USER,
+        entrypoint=json.dumps(_EXTENSION_ENTRYPOINT),
+    )
 
 
 def required(distribution: str) -> tuple[str, ...]:
     """Return the names of all installed distributions that *distribution* needs without extras, itself left out."""
     found: dict[str, None] = {}
-    waiting = [distribution]
+    seen: set[tuple[str, str]] = set()
+    waiting = [(distribution, "")]
     while waiting:
-        for requirement in importlib.metadata.distribution(waiting.pop()).requires or ():
-            written = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
-            name = re.sub(r"[-_.]+", "-", written).lower()  # several spellings are one name
+        of, wanted_extra = waiting.pop()
+        for requirement in importlib.metadata.distribution(of).requires or ():
+            only_for = re.search(r"extra == ['\"]([^'\"]+)", requirement)
+            if only_for and only_for[1] != wanted_extra:
+                continue
+            written = re.match(r"([A-Za-z0-9._-]+) *(?:\[([^\]]*)\])?", requirement)
+            assert written is not None
+            name = re.sub(r"[-_.]+", "-", written[1]).lower()  # several spellings are one name
             # One that is for another Python or system is not installed here.
-            if "extra ==" in requirement or name in found or not _installed(name):
+            if not _installed(name):
                 continue
             found[name] = None
-            waiting.append(name)
+            extras = ("", *re.findall(r"[^, ]+", written[2] or ""))
+            waiting += [(name, extra) for extra in extras if (name, extra) not in seen]
+            seen.update((name, extra) for extra in extras)
     return tuple(found)
 
 
@@ -99,7 +146,7 @@ def _cached(name: str, distributions: Sequence[str], packages: Sequence[Path], e
             # A pod's files are read-only: it would compile them at each start.
             compileall.compile_dir(own, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
             layers.append(Layer.make(own, Path(scratch, "layer")))
-        write_image(archive, name, layers, entrypoint, user=_NOBODY)
+        write_image(archive, name, layers, entrypoint, user=_USER)
     for older in folder.glob(f"{stem}-*.tar"):
         if older not in (archive, folder / base) and older.stat().st_mtime < time.time() - _KEPT_SECONDS:
             older.unlink(missing_ok=True)
@@ -122,8 +169,7 @@ _KEPT_SECONDS = 600  # of an image of other code: somebody may be loading it; 30
 
 
 def _own_left_out(folder: str, names: list[str]) -> Iterable[str]:
-    # The extension stands below these two (see the import contracts), and one of them is larger than all the rest.
-    above = {"testbed", "cli"} if Path(folder).name == "strongroom" else set()
+    above = _ABOVE_EXTENSION if Path(folder).name == "strongroom" else ()
     return {name for name in names if name in above or name == "__pycache__"}
 
 
@@ -184,3 +230,7 @@ def _copy_shared_libraries(root: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(os.path.realpath(library), target)
             target.chmod(0o755)
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(containerfile(), encoding="utf-8")

@@ -329,7 +329,7 @@ def _definition(group: str, kind: str, plural: str, version: Schema) -> Definiti
     }
 
 
-class _Dumper(yaml.SafeDumper):
+class PlainDumper(yaml.SafeDumper):
     def ignore_aliases(self, data: object) -> bool:
         """Write everything out: not every reader of manifests follows aliases."""
         return True
@@ -339,7 +339,7 @@ def files() -> dict[str, str]:
     """Return the content of each file in deploy/crds by its name."""
     return {
         f"{found['metadata']['name']}.yaml": "# Made by `python -m strongroom.extension.api.definitions deploy/crds`.\n"
-        + yaml.dump(found, Dumper=_Dumper, sort_keys=False, width=120)
+        + yaml.dump(found, Dumper=PlainDumper, sort_keys=False, width=120)
         for found in definitions()
     }
 
