@@ -24,11 +24,13 @@ STOP_SECONDS = 30
 
 _SERVE = """
 import asyncio, logging, sys
+from dataclasses import replace
 from pathlib import Path
 from strongroom.controlplane.main import ServeOptions, serve
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
-home, ready, database, port = sys.argv[1:]
-asyncio.run(serve(ServeOptions(home=Path(home), port=int(port), ready_file=Path(ready), database=database)))
+home, ready, database, port, *roots = sys.argv[1:]
+options = ServeOptions(home=Path(home), port=int(port), ready_file=Path(ready), database=database)
+asyncio.run(serve(replace(options, storage_roots=tuple(map(Path, roots)))))
 """
 
 
@@ -117,13 +119,16 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def running_server(folder: Path, *, database: str = "", port: int = 0) -> Iterator[RunningServer]:
+def running_server(
+    folder: Path, *, database: str = "", port: int = 0, storage_roots: tuple[Path, ...] = ()
+) -> Iterator[RunningServer]:
     """Serve from `folder/home` while the block runs; started again on the same folder, it goes on."""
     folder.mkdir(parents=True, exist_ok=True)
     home, ready, log = folder / "home", folder / "ready.json", folder / "server.log"
     ready.unlink(missing_ok=True)
     with log.open("ab") as output:
         command = [sys.executable, "-c", _SERVE, str(home), str(ready), database, str(port)]
+        command += map(str, storage_roots)
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + START_SECONDS

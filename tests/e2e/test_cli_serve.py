@@ -75,7 +75,9 @@ def start(folder: Path, *words: str) -> Served:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server with an empty resource group."""
-    running = start(tmp_path_factory.mktemp("served"))
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "stores" / "first").mkdir(parents=True)
+    running = start(folder, "--storage-root", str(folder / "stores"))
     try:
         groups = running.server.client(ResourceManagementClient).resource_groups
         groups.create_or_update(GROUP, {"location": "westus"})
@@ -131,8 +133,11 @@ def test_a_database_url_that_is_none_is_refused_without_being_repeated(tmp_path:
 
 
 def test_storage_is_attached_listed_and_attached_anew(served: Served, tmp_path: Path) -> None:
-    url = f"file://{tmp_path}/store"
-    (tmp_path / "store").mkdir()
+    elsewhere = strongroom(
+        "storage", "attach", "backups1", "-g", GROUP, "--url", f"file://{tmp_path}", ready=served.ready_file
+    )
+    assert (elsewhere.returncode, "--storage-root" in elsewhere.stderr) == (2, True), elsewhere.stderr
+    url = f"file://{served.ready_file.parent}/stores/first"
     for _ in range(2):
         made = strongroom(
             "storage", "attach", "backups1", "-g", GROUP, "--url", url, "-o", "json", ready=served.ready_file

@@ -268,7 +268,7 @@ def cluster(own_testbed: Callable[..., Testbed]) -> Callable[[], Testbed]:
 def test_a_new_server_restores_into_a_second_cluster(cluster: Callable[[], Testbed], tmp_path: Path) -> None:
     first = cluster()
     url = f"file://{tmp_path}/cloud"
-    with running_server(tmp_path / "one") as server:
+    with running_server(tmp_path / "one", storage_roots=(tmp_path,)) as server:
         site = Site(server, server.subscription)
         site.register()
         site.make_storage(url)
@@ -288,7 +288,7 @@ def test_a_new_server_restores_into_a_second_cluster(cluster: Callable[[], Testb
     new = tmp_path / "two" / "home"
     follow("Rebuild the vaults from a container", tmp_path, home=new, CONTAINER=site.container)
     second = cluster()
-    with running_server(tmp_path / "two") as server:
+    with running_server(tmp_path / "two", storage_roots=(tmp_path,)) as server:
         assert server.subscription != subscription, "it is another server"
         site = Site(server, subscription)
         site.register()
@@ -320,7 +320,7 @@ def second_folder(tmp_path: Path) -> Path:
 
 def test_a_home_is_put_back_from_its_copy(cluster: Callable[[], Testbed], tmp_path: Path) -> None:
     testbed = cluster()
-    with running_server(tmp_path / "one") as server:
+    with running_server(tmp_path / "one", storage_roots=(tmp_path,)) as server:
         site = Site(server, server.subscription)
         site.register()
         site.make_storage(f"file://{tmp_path}/cloud")
@@ -334,7 +334,7 @@ def test_a_home_is_put_back_from_its_copy(cluster: Callable[[], Testbed], tmp_pa
         home, points, ready = server.home, set(site.points()), server.ready
     shutil.rmtree(home)
     follow("Put a copy of the home back", tmp_path, home=home, CONTAINER=site.container)
-    with running_server(tmp_path / "one") as server:
+    with running_server(tmp_path / "one", storage_roots=(tmp_path,)) as server:
         site = Site(server, server.subscription)
         assert {k: v for k, v in server.ready.items() if k != "endpoint"} == {
             k: v for k, v in ready.items() if k != "endpoint"

@@ -10,7 +10,9 @@ from urllib.parse import parse_qs
 import pytest
 
 from strongroom.controlplane.catalog.errors import AttachmentRefused
+from strongroom.controlplane.catalog.sealed import StateSecrets
 from strongroom.controlplane.catalog.stores import (
+    Folders,
     StorageAccount,
     container_url,
     extension_access,
@@ -19,6 +21,8 @@ from strongroom.controlplane.catalog.stores import (
     refuse_endpoint,
     validate_attachment,
 )
+from strongroom.controlplane.state.database import Database
+from strongroom.controlplane.workflows.containers import Containers, Place
 from strongroom.dataplane.objectstore.errors import StoreDenied, StoreMissing, StoreMisused
 from strongroom.dataplane.objectstore.port import parse_key
 from strongroom.protection.addresses import refused_address
@@ -32,10 +36,15 @@ lenient = partial(refused_address, allow_loopback=True)
 
 
 def attach(
-    url: str, credentials: dict[str, str], home: Path, *, allow_file: bool = True, loopback: bool = False
+    url: str,
+    credentials: dict[str, str],
+    home: Path,
+    *,
+    roots: tuple[Path, ...] | None = None,
+    loopback: bool = False,
 ) -> StorageAccount:
     return validate_attachment(
-        url, credentials, home=home, allow_file=allow_file, refuse_address=lenient if loopback else strict
+        url, credentials, folders=Folders(home, roots), refuse_address=lenient if loopback else strict
     )
 
 
@@ -128,8 +137,47 @@ def test_the_home_and_what_holds_it_cannot_be_attached_not_even_by_a_link(tmp_pa
 
 
 def test_folders_are_attached_only_where_the_server_says_so(tmp_path: Path) -> None:
+    home, root = tmp_path / "home", tmp_path / "root"
+    (root / "inside").mkdir(parents=True)
+    (root / "out").symlink_to(tmp_path / "elsewhere")
+    (root / "home").symlink_to(home)
+    for roots in ((), (tmp_path / "other",)):
+        with pytest.raises(AttachmentRefused, match="administrator"):
+            attach(f"file://{root}/inside", {}, home, roots=roots)
+    for folder in ("inside", "inside/deeper", "not-there-yet", "../root/inside/"):
+        if ".." in folder:
+            with pytest.raises(AttachmentRefused):
+                attach(f"file://{root}/{folder}", {}, home, roots=(root,))
+        else:
+            attach(f"file://{root}/{folder}", {}, home, roots=(root,))
+    for folder in ("out", "out/deeper", "home", "home/storage/local"):
+        with pytest.raises(AttachmentRefused, match=r"administrator|home"):
+            attach(f"file://{root}/{folder}", {}, home, roots=(root,))
+    (tmp_path / "link").symlink_to(root)
+    attach(f"file://{root}/inside", {}, home, roots=(tmp_path / "link",))
+
+
+async def test_a_container_that_became_a_link_out_of_the_root_is_refused_at_use(tmp_path: Path) -> None:
+    home, root = tmp_path / "home", tmp_path / "root"
+    root.mkdir()
+    place = Place(StorageAccount("account1", f"file://{root}/a"), "/account1", "box")
+    secrets = StateSecrets(Database.open(f"sqlite:///{tmp_path}/state.sqlite", b"k" * 32))
+    containers = Containers(home, secrets, strict, (root,))
+    await containers.prove(place)
+    async with containers.store(place):
+        pass
+    (root / "a" / "box").rename(tmp_path / "box")
+    (root / "a" / "box").symlink_to(tmp_path / "box")
     with pytest.raises(AttachmentRefused, match="administrator"):
-        attach("file:///mnt/x", {}, tmp_path, allow_file=False)
+        async with containers.store(place):
+            pass
+    with pytest.raises(AttachmentRefused, match="administrator"):
+        await containers.location(place)
+    # Whoever serves without the root any more has withdrawn what was attached there.
+    (root / "a" / "box").unlink()
+    (tmp_path / "box").rename(root / "a" / "box")
+    with pytest.raises(AttachmentRefused, match="administrator"):
+        await Containers(home, secrets, strict).prove(place)
 
 
 def test_loopback_is_open_where_the_server_listens_on_loopback_alone(tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def opened_home(options: HomeOptions, *, create: bool = False) -> Iterator[Opene
     home = Home.open(options.home)
     db = Database.open(options.database or home.database_url, home.secret_key)
     try:
-        yield OpenedHome(home, db, Containers(home.folder, StateSecrets(db), _refuse))
+        # Whoever writes into the home is the machine's administrator: folders are theirs to name.
+        yield OpenedHome(home, db, Containers(home.folder, StateSecrets(db), _refuse, None))
     finally:
         db.close()
 

@@ -69,6 +69,7 @@ def serve(
     database: Annotated[str, Parameter(env_var=DATABASE_VARIABLE, metavar="URL", show_default=False)] = "",
     ready_file: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     name: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    storage_root: Annotated[tuple[Path, ...], Parameter(negative="", show_default=False)] = (),
     limits: LimitOptions = LimitOptions(),
 ) -> None:
     """Serve the API, and run jobs and schedules, until SIGTERM or Ctrl-C. Jobs under way go on at the next start.
@@ -90,6 +91,9 @@ def serve(
         Written (0600) once the server serves: its address, its CA, and the administrator's secret.
     name
         A further DNS name or IP address under which clients reach it, for the server's certificate. Repeatable.
+    storage_root
+        A folder in which storage accounts may be attached (file://), such as a mounted file server. Repeatable. Without
+        one, accounts on this machine are the local ones in the home.
     """
     log_events()
     # Children (hosted extensions) inherit the environment: a password for the database is nothing for them.
@@ -103,6 +107,7 @@ def serve(
                 database=database,
                 ready_file=ready_file,
                 names=name,
+                storage_roots=storage_root,
                 limits=limits.limits(),
             )
         )

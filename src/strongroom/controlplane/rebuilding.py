@@ -206,9 +206,8 @@ class Rebuilding:
         return Place(replace(account, name=account_id.rpartition("/")[2]), account_id, name)
 
     def _account(self, url: str, credentials: Mapping[str, str]) -> StorageAccount:
-        # Whoever writes into the home is the machine's administrator: folders are theirs to name.
         try:
-            return self._containers.validate(url, credentials, allow_file=True)
+            return self._containers.validate(url, credentials)
         except AttachmentRefused as error:
             hint = f"{error.hint}, with --credential KEY=@FILE" if "credentials" in error.field else error.hint
             raise RebuildError(f"{url} cannot be attached: {error.message}", hint=hint) from error

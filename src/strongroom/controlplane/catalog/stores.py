@@ -74,15 +74,43 @@ class ExtensionAccess:
         return f"ExtensionAccess(url={self.url!r}, …)"
 
 
+@dataclass(frozen=True)
+class Folders:
+    """Which folders of the server's machine may be attached: those below *roots* (None: any) outside of *home*."""
+
+    home: Path
+    roots: tuple[Path, ...] | None
+
+    def refuse(self, folder: Path) -> None:
+        """Raise `AttachmentRefused` unless *folder* may be used. Asked at each use too, as links may change."""
+        if ".." in folder.parts:
+            hint = "Write file:///folder"
+            raise AttachmentRefused("url", "the folder is not an absolute path without '..'", hint=hint)
+        # Symbolic links are followed: a link in a root may lead elsewhere, or a link elsewhere to the home.
+        real, home = folder.resolve(), self.home.resolve()
+        if real == home or real.is_relative_to(home) or home.is_relative_to(real):
+            raise AttachmentRefused(
+                "url",
+                "the folder lies in the server's home, or the home in it",
+                hint="Name another folder; a local account (no strongroomLocation) has one in the home by itself",
+            )
+        if self.roots is not None and not any(real.is_relative_to(root.resolve()) for root in self.roots):
+            raise AttachmentRefused(
+                "url",
+                "the folder does not lie below one that the server's administrator gave as --storage-root",
+                hint="Start serve with --storage-root FOLDER, or leave strongroomLocation out for a local account",
+            )
+
+
 def validate_attachment(
-    url: str, credentials: Mapping[str, str], *, home: Path, allow_file: bool, refuse_address: RefuseAddress
+    url: str, credentials: Mapping[str, str], *, folders: Folders, refuse_address: RefuseAddress
 ) -> StorageAccount:
     """Return the account (without a name) that a user describes, or raise `AttachmentRefused` naming the field.
 
     The rules: one of the four schemes, with no credentials in the URL; credentials of the scheme's own fields, complete
     and of one kind, never those of the server's environment; an endpoint whose host, if it is an address, is not one
-    that *refuse_address* refuses (names are looked at by `refuse_endpoint`, when they are used); a folder only if
-    *allow_file*, absolute, and neither in nor around *home*. Pure.
+    that *refuse_address* refuses (names are looked at by `refuse_endpoint`, when they are used); a folder that
+    *folders* allow.
     """
     if url.startswith("memory:"):
         raise AttachmentRefused("url", "a memory:// store ends with the server", hint=_FORMS)
@@ -96,13 +124,7 @@ def validate_attachment(
         case FileLocation(path):
             if credentials:
                 raise AttachmentRefused("credentials", "a folder takes no credentials", hint="Leave them out")
-            if not allow_file:
-                raise AttachmentRefused(
-                    "url",
-                    "folders of the server's machine are attached by its administrator only",
-                    hint="Leave strongroomLocation out for a local account, or start serve on loopback",
-                )
-            _refuse_folder(path, home)
+            folders.refuse(path.parent)  # of the container that was put below it
         case AzureLocation() | S3Location() | GcsLocation():
             _check_fields(location.url, credentials)
             try:
@@ -214,20 +236,6 @@ def _below(url: str, container: str) -> str:
     except ValueError:
         return url  # `parse_location` says what is wrong with it
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{quote(container)}"))
-
-
-def _refuse_folder(path: Path, home: Path) -> None:
-    account = path.parent  # of the container that was put below it
-    if ".." in account.parts:
-        raise AttachmentRefused("url", "the folder is not an absolute path without '..'", hint="Write file:///folder")
-    # Symbolic links are followed: a link elsewhere may lead here.
-    real, home = account.resolve(), home.resolve()
-    if real == home or real.is_relative_to(home) or home.is_relative_to(real):
-        raise AttachmentRefused(
-            "url",
-            "the folder lies in the server's home, or the home in it",
-            hint="Name another folder; a local account (no strongroomLocation) has one in the home by itself",
-        )
 
 
 def _check_fields(url: str, credentials: Mapping[str, str]) -> None:

@@ -83,9 +83,7 @@ def patch_account(call: Call) -> Reply:
 def _attachment(call: Call, location: Json) -> StorageAccount:
     """Return the attached account that a body describes. Raises `ArmError` naming the field, never its credentials."""
     try:
-        account = call.plane.containers.validate(
-            location["url"], location.get("credentials") or {}, allow_file=call.plane.loopback_only
-        )
+        account = call.plane.containers.validate(location["url"], location.get("credentials") or {})
     except AttachmentRefused as error:
         raise ArmError(
             400,
