@@ -4,8 +4,12 @@ import asyncio
 import json
 import ssl
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -33,12 +37,18 @@ from strongroom.controlplane.clusters.installer import (
 )
 from strongroom.controlplane.clusters.kinds import CONFIG_MAPS, SECRETS
 from strongroom.controlplane.clusters.manifests import NAMESPACE
+from strongroom.controlplane.clusters.pool import ClusterPool, ClusterUnknown
 from strongroom.controlplane.clusters.rights import Right, allowed
 from strongroom.controlplane.clusters.trusted_access import (
     bind_trusted_access,
     trusted_access_bindings,
     unbind_trusted_access,
 )
+from strongroom.controlplane.state.database import Database, Tx
+from strongroom.controlplane.state.jobs import Job
+from strongroom.controlplane.state.times import stamp
+from strongroom.controlplane.workflows.restore_rights import RestoreRights
+from strongroom.controlplane.workflows.services import Services
 from strongroom.dataplane.collector.collect import BackupRequest, collect
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.errors import KubeForbidden, KubeUnauthorized
@@ -158,6 +168,59 @@ async def test_the_extension_s_token_backs_up_with_snapshots_and_restores_only_o
             return not await allowed(api, [Right("create", "", "namespaces")])
 
         await until(taken)
+
+
+async def test_restore_is_taken_back_with_the_end_of_the_last_restore_into_the_cluster(
+    cluster: Testbed, access: ClusterAccess, tmp_path: Path
+) -> None:
+    def enabled() -> bool:
+        names = got(cluster, "clusterrolebindings")["items"]
+        return any(one["metadata"]["name"] == manifests.RESTORE for one in names)
+
+    class Pool(ClusterPool):
+        async def access(self, id: str) -> ClusterAccess:
+            if not id.endswith("/aks"):
+                raise ClusterUnknown(id)
+            return access
+
+    db = Database.open(f"sqlite:///{tmp_path}/state.sqlite", b"k" * 32)
+    services = cast("Services", SimpleNamespace(read=db_reader(db), pool=Pool(db, tmp_path)))
+    rights = RestoreRights(services)
+    target = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/aks"
+    first, second, elsewhere = (running_restore(db, where) for where in (target.upper(), target, f"{target}2"))
+    await install_extension(access, ExtensionSettings(version="0.1"))
+    for _ in range(2):
+        await rights.give(target)
+    assert enabled()
+    assert (await extension_health(access)).restore_enabled
+    await rights.take_back(target, first.id)
+    assert enabled(), "the second one still needs it"
+    with db.write() as tx:
+        tx.jobs.save(replace(first, ended=first.started, status="Completed"))
+    await rights.take_back(target, second.id)
+    assert not enabled(), "one into another cluster does not count"
+    await rights.take_back(f"{target}2", elsewhere.id)
+    db.close()
+
+
+def db_reader(db: Database) -> Any:
+    async def read(work: Callable[[Tx], Any]) -> Any:
+        with db.read() as tx:
+            return work(tx)
+
+    return read
+
+
+def running_restore(db: Database, target: str) -> Job:
+    request = {"recoveryPointId": "p", "restoreTargetInfo": {"datasourceInfo": {"resourceID": target}}}
+    request["restoreTargetInfo"]["restoreCriteria"] = [{}]  # type: ignore[index]
+    id = str(uuid.uuid4())
+    vault = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.DataProtection/backupVaults/v"
+    at = stamp(datetime.now(UTC))
+    job = Job(id, vault, f"{vault}/backupInstances/{id}", "Restore", "InProgress", at, {}, private={"request": request})
+    with db.write() as tx:
+        tx.jobs.add(job)
+    return job
 
 
 async def restored(api: KubeApi, repo: Repository, point: RecoveryPoint, place: str) -> dict[str, Done]:

@@ -5,7 +5,6 @@ import logging
 import uuid
 from typing import Any, Final
 
-from strongroom.controlplane.clusters.installer import enable_restore
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.errors import StateUnavailable
 from strongroom.controlplane.state.jobs import Job
@@ -16,6 +15,7 @@ from strongroom.controlplane.workflows.extension_work import DISCARD_SECONDS, ca
 from strongroom.controlplane.workflows.following import finish, follow
 from strongroom.controlplane.workflows.protecting import CHECK_SECONDS, NO_ANSWER, of_failure
 from strongroom.controlplane.workflows.readiness import read_instance, target_problems
+from strongroom.controlplane.workflows.restore_rights import RestoreRights
 from strongroom.controlplane.workflows.restoring import RestoreRequest, restore_of
 from strongroom.controlplane.workflows.services import (
     Services,
@@ -39,6 +39,7 @@ class Restoring:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._rights = RestoreRights(services)
 
     async def body(self, steps: Steps, job_id: str) -> None:
         """Carry out the restore of a job.
@@ -54,6 +55,7 @@ class Restoring:
             log.error("restore failed", extra={"job": job_id, "reason": str(failure)})
             error = as_user_error(failure.__cause__ or failure)
             await steps.run("fail", lambda: finish(self._services, job_id, JobStatus.FAILED, error))
+        await steps.run("take back", lambda: self._take_back(job_id))
 
     async def validate(self, steps: Steps, operation_id: str) -> None:
         """Answer a `validateRestore`: the extension plans it, nothing changes in the target."""
@@ -119,8 +121,7 @@ class Restoring:
         request = restore_of(job.private["request"])
         try:
             place = await self._services.read(lambda tx: self._prepare(tx, job.instance, request))
-            # The right to write into the cluster is given when a restore is asked for: design.md, section 8.
-            await enable_restore(await self._services.pool.access(request.target))
+            await self._rights.give(request.target)
             document = _document(job.id, place, request, {"instance": job.instance, "job": job.id})
             async with asyncio.timeout(MAX_SECONDS):
                 status = await carry_out(
@@ -166,6 +167,10 @@ class Restoring:
             tx.jobs.save(jobdocs.ended(job, ended, at, *errors))
 
         await self._services.write(write)
+
+    async def _take_back(self, job_id: str) -> None:
+        job = await self._services.job(job_id)
+        await self._rights.take_back(restore_of(job.private["request"]).target, job_id)
 
     async def _cancel(self, job_id: str) -> None:
         job = await self._services.job(job_id)

@@ -22,8 +22,9 @@ from strongroom.controlplane.arm.providers import require_registered
 from strongroom.controlplane.arm.routing import Operation
 from strongroom.controlplane.arm.shapes import shape
 from strongroom.controlplane.clusters.errors import ClusterError
-from strongroom.controlplane.clusters.installer import extension_health
+from strongroom.controlplane.clusters.installer import ExtensionHealth, extension_health
 from strongroom.controlplane.clusters.manifests import NAMESPACE as RELEASE_NAMESPACE
+from strongroom.controlplane.clusters.manifests import RESTORE
 from strongroom.controlplane.identity.principals import managed_identity
 from strongroom.controlplane.identity.stored import TxPrincipals
 from strongroom.controlplane.state.database import Tx
@@ -34,6 +35,7 @@ from strongroom.controlplane.workflows.cluster_work import extension_status
 from strongroom.controlplane.workflows.containers import ACCOUNTS, PREFIX, account_of_extension, find_place
 from strongroom.controlplane.workflows.extension_settings import hook_namespaces_of, mode_of
 from strongroom.controlplane.workflows.readiness import EXTENSION_TYPE, EXTENSIONS, extension_of
+from strongroom.controlplane.workflows.restore_rights import restores_into
 
 NAMESPACE: Final = "Microsoft.KubernetesConfiguration"
 LIST: Final = f"{CLUSTER}/providers/{EXTENSIONS}"
@@ -201,27 +203,42 @@ def get_extension(call: Call) -> Reply:
     headers = {"ETag": f'"{extension.etag}"'}
     if extension.properties.get("provisioningState") != "Succeeded":
         return Reply(200, extension.doc, headers)
-    return Reply(200, extension.with_properties({"statuses": [_health(call)]}).doc, headers)
+    return Reply(200, extension.with_properties({"statuses": _health(call)}).doc, headers)
 
 
-def _health(call: Call) -> Json:
-    async def look() -> list[str]:
+def _health(call: Call) -> list[Json]:
+    async def look() -> ExtensionHealth:
         async with asyncio.timeout(HEALTH_SECONDS):
-            health = await extension_health(await call.plane.pool.access(cluster_id(call)), now=now())
-        return list(health.missing) if health.installed else ["the extension's settings", *health.missing]
+            return await extension_health(await call.plane.pool.access(cluster_id(call)), now=now())
 
     at = stamp(now())
     try:
-        missing = call.plane.run(look())
+        health = call.plane.run(look())
     except TimeoutError:
         message = f"The cluster did not answer within {HEALTH_SECONDS:.0f} seconds."
-        return extension_status("ClusterUnreachable", "Error", message, at)
+        return [extension_status("ClusterUnreachable", "Error", message, at)]
     except ClusterError as error:
-        return extension_status("ClusterUnreachable", "Error", error.message, at)
+        return [extension_status("ClusterUnreachable", "Error", error.message, at)]
+    missing = list(health.missing) if health.installed else ["the extension's settings", *health.missing]
+    rights = _restore_rights(call, at) if health.restore_enabled else []
     if missing:
         message = f"The cluster lacks: {'; '.join(missing)}. Install the extension again."
-        return extension_status("Unhealthy", "Error", message, at)
-    return extension_status("Installed", "Information", "The cluster has all of the extension.", at)
+        return [extension_status("Unhealthy", "Error", message, at), *rights]
+    return [extension_status("Installed", "Information", "The cluster has all of the extension.", at), *rights]
+
+
+def _restore_rights(call: Call, at: str) -> list[Json]:
+    """Tell that the extension may write everywhere, and whether that is what it needs now."""
+    with call.db.read() as tx:
+        running = restores_into(tx, cluster_id(call))
+    if running:
+        message = "A restore runs: until it ends, the extension has as much as cluster-admin."
+        return [extension_status("RestoreEnabled", "Information", message, at)]
+    message = (
+        "No restore runs, and the extension still has as much as cluster-admin. The end of the next restore takes it "
+        f"back, or: kubectl delete clusterrolebinding {RESTORE}"
+    )
+    return [extension_status("RestoreEnabled", "Warning", message, at)]
 
 
 def list_extensions(call: Call) -> Reply:
