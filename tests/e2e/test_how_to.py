@@ -1,15 +1,18 @@
 """The how-to, step for step, by Microsoft's own clients: reference/back-up-aks-using-powershell.md.
 
-Each step's effect is looked for where it must show: in the cluster, in the container, not only in the answer.
+Each step's effect is looked for where it must show: in the cluster, in the container, in the API server's audit log,
+not only in the answer.
 """
 
+import asyncio
 import base64
+import contextlib
 import io
 import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,23 @@ from azure.mgmt.resource.resources import ResourceManagementClient
 from azure.mgmt.resourcegraph import ResourceGraphClient
 from azure.mgmt.storage import StorageManagementClient
 
-from strongroom.controlplane.clusters.manifests import BINDING_LABEL, VAULT_ANNOTATION
+from strongroom.controlplane.clusters.manifests import (
+    BINDING_LABEL,
+    EXTENSION,
+    NAMESPACE,
+    OWN_GROUP,
+    VAULT_ANNOTATION,
+    VAULT_RESOURCES,
+    VAULT_VERBS,
+)
+from strongroom.controlplane.home import Home
+from strongroom.controlplane.state.database import Database
+from strongroom.dataplane.objectstore.opening import open_store
 from strongroom.testbed.cluster import Testbed
 from strongroom.testbed.objects import STORAGE_CLASS_IMMEDIATE
+from strongroom.testbed.options import TestbedOptions
 from strongroom.testbed.sharing import shared_testbed
+from strongroom.testbed.stores import Azurite, azurite
 
 from ..arm_bodies import hourly_policy
 from ..serving import RunningServer, running_server
@@ -90,8 +106,13 @@ class Stage:
 
     server: RunningServer
     testbed: Testbed
+    store: Azurite
     other: str
     namespace: str
+    lives: contextlib.ExitStack
+    audited: int = 0
+    """How much of the audit log was written when the test began."""
+    container: str = field(default_factory=lambda: f"backups-{uuid.uuid4().hex[:6]}")
 
     def __post_init__(self) -> None:
         server = self.server
@@ -162,14 +183,25 @@ class Stage:
     def kubectl(self, *words: str) -> Any:
         return json.loads(self.testbed.kubectl(*words, "-o", "json"))
 
+    def audit(self, since: int = 0) -> list[Any]:
+        """Return what the API server did since, as its audit log has it, by whom and from where."""
+        lines = self.testbed.audit_log.read_bytes()[since or self.audited :].splitlines()
+        return [json.loads(line) for line in lines]
+
 
 @pytest.fixture(scope="module")
 def stage(testbeds_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder: Path = tmp_path_factory.mktemp("how-to")
     namespace = f"shop-{uuid.uuid4().hex[:6]}"
     # A cluster of its own: other tests make our namespace by hand, and connecting refuses what is not labelled ours.
-    with shared_testbed(testbeds_folder / "how-to") as testbed, running_server(folder) as server:
-        yield Stage(server, testbed, make_subscription(server), namespace)
+    with (
+        shared_testbed(testbeds_folder / "how-to", TestbedOptions(audit=True)) as testbed,
+        azurite() as store,
+        contextlib.ExitStack() as lives,
+    ):
+        server = lives.enter_context(running_server(folder))
+        began = testbed.audit_log.stat().st_size
+        yield Stage(server, testbed, store, make_subscription(server), namespace, lives, began)
 
 
 def make_subscription(server: RunningServer) -> str:
@@ -191,6 +223,7 @@ def test_the_how_to_step_for_step(stage: Stage) -> None:
     create_policy(stage)
     prepare_storage(stage)
     connect_cluster(stage)
+    connected = stage.testbed.audit_log.stat().st_size
     install_extension(stage)
     enable_trusted_access(stage)
     stage.testbed.kubectl("apply", "-f", "-", stdin=application(stage.namespace))
@@ -208,9 +241,15 @@ def test_the_how_to_step_for_step(stage: Stage) -> None:
     second = back_up(stage, name, "BackupHourly")
     find_jobs(stage, {first, second})
     point = recovery_point(stage, name)
+    extension_wrote_nothing_of_users(stage)
     restore(stage, name, point)
+    switch_off_and_on(stage)
+    back_up(stage, name, "Default")
+    take_access_away(stage, name)
     change_protection(stage, name)
     delete_and_undelete(stage, name)
+    vault_touched_our_documents_alone(stage)
+    nobody_was_administrator(stage, connected)
 
 
 def volume_of(stage: Stage, namespace: str) -> Path:
@@ -255,11 +294,23 @@ def create_policy(stage: Stage) -> None:
 
 
 def prepare_storage(stage: Stage) -> None:
+    """An account in a cloud, which here is Azurite: what the extension gets of it goes through the cluster."""
     storage = stage.client(StorageManagementClient, subscription=stage.other)
-    body = {"location": LOCATION, "kind": "StorageV2", "sku": {"name": "Standard_LRS"}}
-    account = storage.storage_accounts.begin_create("aksrg", "aksbackups", body).result()
-    assert account.primary_endpoints.blob
-    storage.blob_containers.create("aksrg", "aksbackups", "backups", {})
+    key = stage.store.environment["AZURE_STORAGE_ACCOUNT_KEY"]
+    location = {
+        "url": f"az://{stage.store.account}?endpoint={stage.store.endpoint}",
+        "credentials": {"accountKey": key},
+    }
+    body = {
+        "location": LOCATION,
+        "kind": "StorageV2",
+        "sku": {"name": "Standard_LRS"},
+        "properties": {"strongroomLocation": location},
+    }
+    account = storage.storage_accounts.begin_create("aksrg", "aksbackups", json_body(body)).result()
+    assert key not in json.dumps(account.as_dict())
+    stage.store.make_container(stage.container)
+    storage.blob_containers.create("aksrg", "aksbackups", stage.container, {})
 
 
 def connect_cluster(stage: Stage) -> None:
@@ -292,7 +343,7 @@ def install_extension(stage: Stage) -> None:
             "releaseTrain": "stable",
             "scope": {"cluster": {}},
             "configurationSettings": {
-                f"{prefix}bucket": "backups",
+                f"{prefix}bucket": stage.container,
                 f"{prefix}config.storageAccount": "aksbackups",
                 f"{prefix}config.resourceGroup": "aksrg",
                 f"{prefix}config.subscriptionId": stage.other,
@@ -414,9 +465,99 @@ def recovery_point(stage: Stage, name: str) -> str:
     newest = points[0].properties
     assert newest.recovery_point_type == "Incremental"
     assert newest.retention_tag_name == "default"
-    manifests = list((stage.server.home / "storage" / "aksbackups" / "backups" / "points").glob("*/manifest.json"))
-    assert {m.parent.name for m in manifests} == {p.name for p in points}, "each point lies in the container"
+    assert asyncio.run(stored_points(stage)) == {p.name for p in points}, "each point lies in the container"
     return str(points[0].name)
+
+
+async def stored_points(stage: Stage) -> set[str]:
+    """Return the recovery points whose manifests lie in the container."""
+    url = f"az://{stage.store.account}/{stage.container}?endpoint={stage.store.endpoint}"
+    store = await open_store(url, credentials={"accountKey": stage.store.environment["AZURE_STORAGE_ACCOUNT_KEY"]})
+    try:
+        keys = [found.key async for found in store.list("points/")]
+    finally:
+        await store.close()
+    return {key.split("/")[1] for key in keys if key.endswith("/manifest.json")}
+
+
+def written(event: Any) -> bool:
+    """Say whether an audited request was to change anything; asking what one may changes nothing."""
+    reviews = {"authorization.k8s.io", "authentication.k8s.io"}
+    return event["verb"] not in {"get", "list", "watch"} and event.get("objectRef", {}).get("apiGroup") not in reviews
+
+
+def account_of(event: Any) -> str:
+    """Return the ServiceAccount of our namespace that sent a request, "" for anybody else."""
+    return str(event["user"]["username"].partition(f"system:serviceaccount:{NAMESPACE}:")[2])
+
+
+def extension_wrote_nothing_of_users(stage: Stage) -> None:
+    """As long as restore is off, backups write our namespace and the snapshot API, and nothing else."""
+    wrote = [event["objectRef"] for event in stage.audit() if account_of(event) == EXTENSION and written(event)]
+    groups = {what.get("apiGroup", "") for what in wrote if what.get("namespace") != NAMESPACE}
+    assert groups == {"snapshot.storage.k8s.io"}
+    assert {"backups", "leases"} <= {what["resource"] for what in wrote}
+    own = [what for what in wrote if what["resource"] in VAULT_RESOURCES]
+    assert {what.get("subresource") for what in own} == {"status"}
+
+
+def switch_off_and_on(stage: Stage) -> None:
+    """A server that is off for longer than any token lives works again by itself; here the tokens are spoilt."""
+    server = stage.server
+    server.process.kill()
+    server.process.wait()
+    for token in (server.home / "clusters").glob("*/token"):
+        token.write_text("what has ended meanwhile")
+    port = int(server.url.rpartition(":")[2])
+    stage.server = stage.lives.enter_context(running_server(server.home.parent, port=port))
+
+
+def take_access_away(stage: Stage, name: str) -> None:
+    """Without its rights in the cluster a vault's next job fails with Azure's code; the binding made again mends it."""
+    stage.testbed.kubectl("delete", "rolebinding", "-n", NAMESPACE, "-l", BINDING_LABEL)
+    body = {"backupRuleOptions": {"ruleName": "Default", "triggerOption": {"retentionTagOverride": "Default"}}}
+    begun = stage.dp.backup_instances.begin_adhoc_backup("testBkpVaultRG", "TestBkpVault", name, body).result()
+    job = stage.wait_for_job(begun.job_id)
+    assert job.properties.status == "Failed"
+    assert [error.code for error in job.properties.error_details] == ["UserErrorTrustedAccessGatewayReturnedForbidden"]
+    enable_trusted_access(stage)
+    back_up(stage, name, "Default")
+
+
+def vault_touched_our_documents_alone(stage: Stage) -> None:
+    """The vault's identity made, followed and deleted its documents; nothing else was even tried with it."""
+    vaults = [event for event in stage.audit() if account_of(event).startswith("vault-")]
+    touched = [event for event in vaults if event["objectRef"].get("apiGroup") != "authorization.k8s.io"]
+    assert {(event["objectRef"]["namespace"], event["objectRef"]["apiGroup"]) for event in touched} == {
+        (NAMESPACE, OWN_GROUP)
+    }
+    assert {event["objectRef"]["resource"] for event in touched} <= set(VAULT_RESOURCES)
+    assert not [event for event in touched if "subresource" in event["objectRef"]]
+    assert {event["verb"] for event in touched} <= set(VAULT_VERBS)
+    assert {"backups", "restores"} <= {e["objectRef"]["resource"] for e in touched if e["verb"] == "create"}
+
+
+def nobody_was_administrator(stage: Stage, connected: int) -> None:
+    """The administrator's credential connected the cluster. After that it was not used, and it lies nowhere."""
+    ours = [event for event in stage.audit(connected) if event["userAgent"].startswith("strongroom")]
+    assert {account_of(event) for event in ours} >= {EXTENSION, "strongroom-installer", "strongroom-connector"}
+    assert all(account_of(event) for event in ours)
+    asked = [event for event in ours if account_of(event) == "strongroom-connector"]
+    assert {event["objectRef"]["subresource"] for event in asked if written(event)} == {"token"}
+    home = Home.open(stage.server.home)
+    database = Database.open(home.database_url, home.secret_key)
+    try:
+        with database.read() as tx:
+            kept = [tx.secrets.get(name) or b"" for name in tx.secrets.names("")]
+    finally:
+        database.close()
+    kept += [path.read_bytes() for path in stage.server.home.rglob("*") if path.is_file()]
+    (user,) = json.loads(stage.testbed.kubectl("config", "view", "--raw", "--minify", "-o", "json"))["users"]
+    secrets = [value for key, value in user["user"].items() if key in {"client-key-data", "token", "password"}]
+    assert secrets
+    for secret in secrets:
+        for form in (secret.encode(), base64.b64decode(secret)):
+            assert not any(form in content for content in kept)
 
 
 def restore(stage: Stage, name: str, point: str) -> None:
@@ -457,6 +598,8 @@ def restore(stage: Stage, name: str, point: str) -> None:
     assert "scratch" not in names, "what the selection left out was not backed up"
     stage.testbed.kubectl("wait", "pvc/data", "-n", copy, "--for=jsonpath={.status.phase}=Bound", "--timeout=60s")
     assert (volume_of(stage, copy) / "ledger.txt").read_text() == "42\n"
+    # What the restore needed is taken back with its end.
+    stage.testbed.kubectl("wait", "clusterrolebinding/strongroom-restore", "--for=delete", "--timeout=120s")
 
 
 def change_protection(stage: Stage, name: str) -> None:
@@ -482,4 +625,4 @@ def delete_and_undelete(stage: Stage, name: str) -> None:
     assert deleted.properties.current_protection_state == "SoftDeleted"
     stage.dp.deleted_backup_instances.begin_undelete(*where).result()
     assert instances.get(*where).properties.current_protection_state == "ProtectionStopped"
-    assert len(list(stage.dp.recovery_points.list(*where))) == 2, "its recovery points came back with it"
+    assert len(list(stage.dp.recovery_points.list(*where))) == 4, "its recovery points came back with it"

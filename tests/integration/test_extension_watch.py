@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from strongroom import __version__
 from strongroom.controlplane.clusters import manifests
 from strongroom.controlplane.clusters.access import TokenFile
 from strongroom.controlplane.clusters.connect import connect
@@ -571,7 +572,7 @@ async def test_a_hosted_extension_carries_out_resources_with_the_rights_that_con
             events = stage.get("events", "--field-selector", "involvedObject.name=one")["items"]
             assert "Completed" in {each["reason"] for each in events}
             health = await extension_health(access, now=datetime.now(UTC))
-            assert (health.missing, health.running) == ((), keys.version)
+            assert (health.missing, health.running) == ((), __version__)
             assert (await extension_health(access, now=datetime.now(UTC) + timedelta(minutes=10))).missing
         finally:
             await extension.stop()
