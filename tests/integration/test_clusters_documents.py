@@ -86,10 +86,11 @@ async def test_a_withdrawn_backup_has_stopped_and_nothing_can_begin_under_its_na
             stage.doom("store packs/", "hold")
             uid = await documents.submit(api, backup(name))
             assert await documents.submit(api, backup(name, policy="another")) == uid, "what is remembered may differ"
-            following = asyncio.create_task(documents.follow(api, Kind.BACKUP, name, uid, ignored))
+            watched = asyncio.create_task(documents.follow(api, Kind.BACKUP, name, uid, ignored))
 
             async def held() -> bool:
-                return stage.doomed()
+                await asyncio.sleep(0)
+                return not stage.fate.exists()
 
             await eventually(held)
             stone = await documents.withdraw(api, Kind.BACKUP, name)
@@ -99,7 +100,7 @@ async def test_a_withdrawn_backup_has_stopped_and_nothing_can_begin_under_its_na
             ends = [line for line in stage.log().splitlines() if "run ends" in line and name in line]
             assert len(ends) == 2, "first what ran, then what was put in its place"
             with pytest.raises(DocumentGone):
-                await following
+                await watched
             with pytest.raises(DocumentTaken):
                 await documents.submit(api, backup(name))
             assert await documents.withdraw(api, Kind.BACKUP, name) == stone
@@ -110,7 +111,15 @@ async def test_a_withdrawn_backup_has_stopped_and_nothing_can_begin_under_its_na
                 async with asyncio.timeout(SECONDS):
                     assert (await documents.follow(api, kind, other, uid, ignored)).phase is Phase.CANCELLED
             assert await stage.callers() == []
-            assert (await followed(api, backup(str(uuid.uuid4())))).phase is Phase.COMPLETED
+            # One that a cluster which was away kept: the instance's next one begins with its end.
+            stage.doom("store packs/", "hold")
+            orphan, following = str(uuid.uuid4()), backup(str(uuid.uuid4()))
+            await documents.submit(api, backup(orphan))
+            await eventually(held)
+            await documents.withdraw_others(api, following)
+            assert (await followed(api, following)).phase is Phase.COMPLETED
+            assert [caller["job"] for caller in await stage.callers()] == [following.name]
+            assert stage.get("backup", orphan)["spec"]["withdrawn"]
 
 
 async def test_a_job_s_document_that_is_made_anew_is_the_same_work_through_every_outage(

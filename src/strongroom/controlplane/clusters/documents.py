@@ -6,6 +6,7 @@ control plane and an extension that works in a cluster.
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -47,6 +48,7 @@ from strongroom.extension.api.documents import (
     VERSION,
     Backup,
     BackupSpec,
+    DeleteBackup,
     DocumentInvalid,
     Kind,
     ObjectMeta,
@@ -67,6 +69,9 @@ PAUSE_SECONDS: Final = 0.5  # after a watch that broke off; doubles
 LONGEST_PAUSE_SECONDS: Final = 10.0
 SETTLE_SECONDS: Final = 10.0  # for the answer to a request whose sender does not want it any more
 AWAY_SECONDS: Final = 900.0  # without an answer: upgrades of an API server take minutes, and the extension works on
+
+INSTANCE_LABEL: Final = "strongroom.dev/instance"
+LABEL_CHARACTERS: Final = 40  # of a digest: a label's value has 63 at most
 
 OnStatus = Callable[[Status], Awaitable[None]]
 
@@ -110,7 +115,8 @@ async def submit(api: KubeApi, document: Work) -> str:
 
 async def _submit(api: KubeApi, document: Work) -> str:
     sent = document.to_json()
-    metadata = {"name": document.name, "namespace": NAMESPACE, "labels": {MANAGED_BY: OWNER}}
+    labels = {MANAGED_BY: OWNER, **_instance_label(document)}
+    metadata = {"name": document.name, "namespace": NAMESPACE, "labels": labels}
     while True:
         with _as_vault_says(f"make the {document.kind} {document.name}"):
             try:
@@ -125,6 +131,34 @@ async def _submit(api: KubeApi, document: Work) -> str:
                     continue  # deleted between the two
         _require_same(document, found)
         return read(found, _Object).metadata.uid
+
+
+def _instance_label(document: Work) -> dict[str, str]:
+    """Return the label by which the documents of one instance are found; none for those that do not wait in turn."""
+    if isinstance(document, DeleteBackup) or document.spec.dry_run or "instance" not in document.spec.caller:
+        return {}
+    digest = hashlib.sha256(document.spec.caller["instance"].lower().encode()).hexdigest()
+    return {INSTANCE_LABEL: digest[:LABEL_CHARACTERS]}
+
+
+async def withdraw_others(api: KubeApi, document: Work) -> None:
+    """Withdraw what else of the kind and the instance of *document* has not ended: a cluster that was away kept it.
+
+    A control plane has one backup and one restore of an instance at a time. Raises as `withdraw`.
+    """
+    if not (labels := _instance_label(document)):
+        return
+    selector = ",".join(f"{key}={value}" for key, value in labels.items())
+    with _as_vault_says(f"look for a {document.kind} of before"):
+        found = [
+            read(item, _Object)
+            async for page in api.list_pages(KINDS[document.kind], namespace=NAMESPACE, labels=selector)
+            for item in page.items
+        ]
+    for each in found:
+        if each.metadata.name != document.name and not _status_of(document.kind, each).phase.final:
+            log.warning("a document of before is withdrawn", extra={"document": each.metadata.name})
+            await withdraw(api, document.kind, each.metadata.name)
 
 
 def _require_same(document: Work, found: bytes) -> None:

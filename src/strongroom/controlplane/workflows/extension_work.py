@@ -98,6 +98,7 @@ async def _begun(services: Services, cluster: str, place: Place, api: KubeApi, d
 
     async def begin() -> str:
         await locate(services, cluster, place)
+        await documents.withdraw_others(api, document)
         return await documents.submit(api, document)
 
     return await _patiently(begin)

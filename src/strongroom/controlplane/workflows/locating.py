@@ -32,6 +32,8 @@ async def locate(services: Services, cluster: str, place: Place) -> None:
     mode = await services.read(lambda tx: _mode(tx, cluster))
     located = await services.containers.location(place)
     if not located.hosted_only:
+        if mode is Mode.HOSTED:
+            await services.pool.hosted(cluster)  # one that cannot start says why, here
         keys = await write_location(await services.pool.access(cluster), located.document, located.credentials)
         await services.containers.allow(place, keys)
         return
