@@ -4,7 +4,6 @@ Expressions become closures once a run, so that a row costs no walk over the tre
 three values: a predicate that is null drops the row.
 """
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -30,10 +29,11 @@ from strongroom.controlplane.arm.kql.values import (
 
 Row: TypeAlias = Mapping[str, Any]
 Evaluate: TypeAlias = Callable[[Row], Value]
+Clock: TypeAlias = Callable[[], float]
+"""Tells seconds that pass, from any start."""
 
 MAX_EVALUATIONS = 100_000_000  # a client's query of jobs costs about 60 a row: this covers a million of them
 MAX_SECONDS = 10.0  # a query holds a thread of the API and, of Python, everybody's: count a million jobs elsewhere
-clock = time.monotonic
 MAX_TEXT_CHARACTERS = 1024 * 1024  # of one computed string; Kusto cuts a cell there
 MAX_ROWS_HELD = 25_000  # held at once, for an order or groups: whole jobs of this number take 0.5 GB
 MAX_CELLS_HELD = 32 * MAX_ROWS_HELD  # columns and sort keys of them: twice what the tables have
@@ -43,13 +43,13 @@ COMPUTED_CHARACTERS_PER_ROW = 4 * 1024
 LIST_ELEMENT_CHARACTERS = 64  # what an element of a computed list takes in memory, beside its text
 
 
-def run(operators: Iterable[syntax.Operator], rows: Iterable[Row], now: datetime) -> list[dict[str, Any]]:
+def run(operators: Iterable[syntax.Operator], rows: Iterable[Row], now: datetime, clock: Clock) -> list[dict[str, Any]]:
     """Return what *operators* make of *rows* at *now*; the values are JSON's.
 
     Raises `KqlTooCostly` if that takes more than `MAX_EVALUATIONS` steps or `MAX_SECONDS`, makes too much text, or
     holds too many rows.
     """
-    meter, found = _Meter(), list[dict[str, Any]]()
+    meter, found = _Meter(clock), list[dict[str, Any]]()
     for row in _Pipeline(now, meter).over(meter.read(rows), operators):
         found.append({name: to_json(value) for name, value in row.items()})
         meter.hold(len(found), len(row))
@@ -57,13 +57,13 @@ def run(operators: Iterable[syntax.Operator], rows: Iterable[Row], now: datetime
 
 
 def run_page(
-    operators: tuple[syntax.Operator, ...], rows: Iterable[Row], now: datetime, *, skip: int, size: int
+    operators: tuple[syntax.Operator, ...], rows: Iterable[Row], now: datetime, clock: Clock, *, skip: int, size: int
 ) -> tuple[list[dict[str, Any]], int]:
     """Return *size* rows of the answer from row *skip* on, and how many rows the whole answer has; holds no others.
 
     Raises `KqlTooCostly` as `run` does.
     """
-    meter, found, total = _Meter(), list[dict[str, Any]](), 0
+    meter, found, total = _Meter(clock), list[dict[str, Any]](), 0
     pipeline = _Pipeline(now, meter)
     match operators:
         case (*before, syntax.Sort(limit=None) as last) if skip + size < MAX_ROWS_HELD:
@@ -95,9 +95,10 @@ class _Pipeline:
 class _Meter:
     """Counts what a run costs and ends it when that is too much."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.evaluations = MAX_EVALUATIONS
         self.characters = COMPUTED_CHARACTERS_BASE
+        self.clock = clock
         self.ends = clock() + MAX_SECONDS
         self.rows = 0
         self.last: Token | None = None
@@ -121,7 +122,7 @@ class _Meter:
 
     def tick(self, at: Token | None) -> None:
         """End the run if it lasts too long; due wherever one row may take long, so at each part of a list."""
-        if clock() > self.ends:
+        if self.clock() > self.ends:
             raise KqlTooCostly(f"the query takes more than {MAX_SECONDS:g} seconds", _NARROWER, at)
 
     def hold(self, rows: int, width: int, at: Token | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from strongroom.controlplane.arm.kql import syntax
 from strongroom.controlplane.arm.kql.conditions import Conditions, conditions, since
-from strongroom.controlplane.arm.kql.evaluation import run, run_page
+from strongroom.controlplane.arm.kql.evaluation import Clock, run, run_page
 from strongroom.controlplane.arm.kql.parser import parse_query
 
 
@@ -31,20 +31,22 @@ class Query:
         """Return an instant before which no row of the answer has its `properties.startTime`, None if there is none."""
         return since(self.operators)
 
-    def run(self, rows: Iterable[Mapping[str, Any]], *, now: datetime) -> list[dict[str, Any]]:
+    def run(
+        self, rows: Iterable[Mapping[str, Any]], *, now: datetime, clock: Clock = lambda: 0.0
+    ) -> list[dict[str, Any]]:
         """Return the answer over *rows*, JSON objects with the columns of `parser.COLUMNS`; absent ones are null.
 
-        *now* is what `now()` and `ago()` count from; without a time zone it is UTC. *rows* are read once and are not
+        *now* is what `now()` and `ago()` count from; without a time zone it is UTC. *clock* measures how long it takes. *rows* are read once and are not
         changed; a query without an operator that needs them all, such as `take 5`, reads no more than it returns.
         Raises `KqlTooCostly` if the answer takes more time, work or memory than one query may.
         """
-        return run(self.operators, rows, now)
+        return run(self.operators, rows, now, clock)
 
     def page(
-        self, rows: Iterable[Mapping[str, Any]], *, now: datetime, skip: int, size: int
+        self, rows: Iterable[Mapping[str, Any]], *, now: datetime, skip: int, size: int, clock: Clock = lambda: 0.0
     ) -> tuple[list[dict[str, Any]], int]:
         """Return what `run` does, but only *size* rows from row *skip* on, and how many rows there are in all."""
-        return run_page(self.operators, rows, now, skip=skip, size=size)
+        return run_page(self.operators, rows, now, clock, skip=skip, size=size)
 
 
 def parse(query: str) -> Query:

@@ -1,5 +1,6 @@
 """The operation of Resource Graph: reads a query, runs it over what the caller may read, answers a page."""
 
+import time
 from typing import Any, Final
 
 from strongroom.controlplane.arm.bodies import ResourceGraphQuery
@@ -40,7 +41,7 @@ def search(call: Call) -> Reply:
             query.since(),
         )
         try:
-            page, total = query.page(reader.rows(query.table), now=now(), skip=skip, size=size)
+            page, total = query.page(reader.rows(query.table), now=now(), skip=skip, size=size, clock=time.monotonic)
         except KqlError as error:
             raise _refused(error) from error
     more = skip + len(page) < total
