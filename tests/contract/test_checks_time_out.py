@@ -56,7 +56,7 @@ async def answered(stage: Stage, path: str, name: str) -> LongOperation:
         access=lambda tx: read_access(tx, stage.plane.tenant),
     )
     engine = MemoryEngine()
-    engine.register("validate-backup", Protecting(services).validate)
+    engine.register("validate-backup", Protecting(services, engine).validate)
     engine.register("validate-restore", Restoring(services).validate)
     await engine.launch()
     body: Any = bodies_of(stage)[name]

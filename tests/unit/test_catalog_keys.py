@@ -11,10 +11,12 @@ from strongroom.controlplane.catalog.errors import RepositoryHeld, RepositoryLos
 from strongroom.controlplane.catalog.keys import (
     CONTAINER,
     REPOSITORY,
+    adopt,
     allow_extension,
     derive_root,
     ensure_repository,
     forget_container,
+    load_secrets,
     repository_keys,
     root_seeds,
 )
@@ -213,14 +215,21 @@ async def test_a_container_that_was_emptied_is_not_begun_anew_in_silence(tmp_pat
     await ensure_repository(store, secrets, CONTAINER_ID, RECIPIENT)
 
 
-async def test_a_container_attached_under_another_name_is_known_by_its_repository(
+async def test_the_repository_of_a_deleted_container_is_for_the_container_of_the_same_id_alone(
     tmp_path: Path, secrets: StateSecrets
 ) -> None:
     store = open_again(tmp_path, create=True)
     first = await ensure_repository(store, secrets, CONTAINER_ID, RECIPIENT)
     await forget_container(secrets, CONTAINER_ID)
-    again = await ensure_repository(store, secrets, "/another/name", RECIPIENT)
+    # Whoever copied the id into a store of his own would be let into the backups by another container's claim.
+    with pytest.raises(RepositoryHeld, match="deleted container"):
+        await ensure_repository(store, secrets, "/another/name", RECIPIENT)
+    again = await ensure_repository(store, secrets, CONTAINER_ID.upper(), RECIPIENT)
     assert again.encode() == first.encode()
+    await forget_container(secrets, CONTAINER_ID)
+    await adopt(secrets, "/another/name", await load_secrets(secrets, first.repository_id))
+    adopted = await ensure_repository(store, secrets, "/another/name", RECIPIENT)
+    assert adopted.encode() == first.encode(), "the operator may move it"
 
 
 async def test_a_copied_id_does_not_open_the_repository_of_another_container(

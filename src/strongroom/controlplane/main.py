@@ -309,7 +309,7 @@ async def renew_certificate(
 
 def bodies(services: Services, engine: Engine) -> dict[str, Body]:
     """Return what *engine* runs, by kind of work."""
-    protecting, backing_up, restoring = Protecting(services), BackingUp(services), Restoring(services)
+    protecting, backing_up, restoring = Protecting(services, engine), BackingUp(services), Restoring(services)
     found: dict[str, Body] = {
         "configure": protecting.configure,
         "validate-backup": protecting.validate,

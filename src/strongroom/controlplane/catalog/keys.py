@@ -1,7 +1,8 @@
 """Makes the repository of a container when it is first used, and lets extensions into it.
 
-Three kinds of secrets, by name: `repository/<id>` are a repository's keys, kept for ever; `container/<ARM id>` says
-which repository a container holds, and whether it is made; `recovery/root-seeds` is what the roots are derived from, so
+Four kinds of secrets, by name: `repository/<id>` are a repository's keys, kept for ever; `container/<ARM id>` says
+which repository a container holds, and whether it is made; `repository-of/<id>` is the ARM id of the deleted container
+that held a repository, and may again; `recovery/root-seeds` is what the roots are derived from, so
 that a recovery kit that was taken once also fits the repositories of later containers (docs/format/recovery-kit.md).
 """
 
@@ -29,6 +30,7 @@ from strongroom.dataplane.repository.keyfile import KeyFile
 
 REPOSITORY: Final = "repository/"
 CONTAINER: Final = "container/"
+LEFT_BY: Final = "repository-of/"
 ROOT_SEEDS: Final = "recovery/root-seeds"
 SEED_BYTES: Final = 32  # as many as the keys that are derived from it
 
@@ -81,7 +83,10 @@ async def repository_keys(secrets: Secrets, container: str) -> KeyFile | None:
 
 
 async def forget_container(secrets: Secrets, container: str) -> None:
-    """Forget what a deleted container held. The repository's keys stay: attached again, it is known again."""
+    """Forget what a deleted container held. The repository's keys stay: made again under its id, it is known again."""
+    held = await held_by(secrets, container)
+    if held is not None:
+        await asyncio.to_thread(secrets.put, LEFT_BY + held.repository, container.lower().encode())
     await asyncio.to_thread(secrets.delete, CONTAINER + container.lower())
 
 
@@ -95,6 +100,7 @@ async def adopt(secrets: Secrets, container: str, new: NewRepository) -> None:
     """Keep the secrets of a repository that *container* holds already: the next `ensure_repository` does the rest.
 
     What was kept first counts, so it may run twice. Raises `CatalogError` where the container is known to hold another.
+    It is the way of the home's own commands, which may give a repository to another container than it had.
     """
     await asyncio.to_thread(secrets.keep, REPOSITORY + new.keys.repository_id, new.encode())
     mark = msgspec.json.encode(Held(new.keys.repository_id))
@@ -154,7 +160,14 @@ async def _claim(store: ObjectStore, secrets: Secrets, name: str) -> Held:
             # An id can be copied. Whoever names a place must not be handed the keys of what is somebody else's.
             raise RepositoryHeld(
                 f"{store.url} holds the repository {info.id}, which is that of another container of this server",
-                hint="Use that container; or delete its resource, which leaves its content, and repeat",
+                hint="Use that container",
+            )
+        left_by = await asyncio.to_thread(secrets.get, LEFT_BY + info.id)
+        if left_by is not None and left_by.decode() != name.removeprefix(CONTAINER):
+            raise RepositoryHeld(
+                f"{store.url} holds the repository {info.id}, which a deleted container of this server held",
+                hint=f"Make the container again under its ARM id {left_by.decode()}; or, as the administrator of the "
+                "server's home: strongroom vault rebuild",
             )
         return await _keep_claim(secrets, name, info.id)
     await require_empty(store)

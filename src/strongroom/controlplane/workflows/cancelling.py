@@ -40,21 +40,7 @@ class Cancelling:
         """Return None when the job ended as cancelled, else the error that says how it ended."""
         operation = await self._services.operation(operation_id)
         job_id = operation.resource.rpartition("/")[2]
-        while True:
-            job, waits = await self._services.read(lambda tx: _look(tx, job_id))
-            if job is None or job.ended is not None:
-                break
-            if not waits:
-                # Asked every time: the engine may have got the job only now.
-                await self._engine.cancel(job_id)
-                state = await self._engine.state(job_id)
-                if state is WorkflowState.ABSENT or state.finished:
-                    # It never began, so its body cannot write this; where it did, it has, and this changes nothing.
-                    await self._services.write(
-                        lambda tx: end_job(tx, job_id, JobStatus.CANCELLED, self._services.clock())
-                    )
-                    continue
-            await asyncio.sleep(LOOK_SECONDS)
+        job = await cancel_job(self._services, self._engine, job_id)
         if job is not None and job.status == JobStatus.CANCELLED:
             return None
         status = "was removed" if job is None else f"ended as {job.status}"
@@ -64,6 +50,23 @@ class Cancelling:
     async def _finish(self, operation_id: str, found: Any) -> None:
         operation = await self._services.operation(operation_id)
         await self._services.end_operation(operation, error=error_of(found) if found else None)
+
+
+async def cancel_job(services: Services, engine: Engine, job_id: str) -> Job | None:
+    """Have a job end, and return it when it has; None where there is none."""
+    while True:
+        job, waits = await services.read(lambda tx: _look(tx, job_id))
+        if job is None or job.ended is not None:
+            return job
+        if not waits:
+            # Asked every time: the engine may have got the job only now.
+            await engine.cancel(job_id)
+            state = await engine.state(job_id)
+            if state is WorkflowState.ABSENT or state.finished:
+                # It never began, so its body cannot write this; where it did, it has, and this changes nothing.
+                await services.write(lambda tx: end_job(tx, job_id, JobStatus.CANCELLED, services.clock()))
+                continue
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def _look(tx: Tx, job_id: str) -> tuple[Job | None, bool]:

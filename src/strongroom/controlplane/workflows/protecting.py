@@ -11,8 +11,9 @@ from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.errors import StateUnavailable
 from strongroom.controlplane.state.resources import Document, Resource
 from strongroom.controlplane.state.times import stamp
+from strongroom.controlplane.workflows.cancelling import cancel_job
 from strongroom.controlplane.workflows.containers import Place
-from strongroom.controlplane.workflows.engine import Steps
+from strongroom.controlplane.workflows.engine import Engine, Steps
 from strongroom.controlplane.workflows.extension_work import DISCARD_SECONDS, carry_out, unwatched, withdraw
 from strongroom.controlplane.workflows.facing import facing
 from strongroom.controlplane.workflows.planning import plan_next
@@ -33,7 +34,6 @@ from strongroom.protection.instance import ProtectionState
 log = logging.getLogger(__name__)
 
 DELETED: Final = "Microsoft.DataProtection/backupVaults/deletedBackupInstances"
-JOBS_SECONDS: Final = 1.0  # between looks whether the jobs of an instance that is deleted have ended
 CHECK_SECONDS: Final = 300.0  # a validation looks at every selected claim; a person waits for it
 NO_ANSWER: Final = UserError(
     str(ErrorCode.CUSTOM_RESOURCES_TIMEOUT),
@@ -78,8 +78,9 @@ def with_state(
 class Protecting:
     """The bodies `configure`, `validate-backup` and `delete-instance`; each id is that of a long-running operation."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, engine: Engine) -> None:
         self._services = services
+        self._engine = engine
 
     async def configure(self, steps: Steps, operation_id: str) -> None:
         """Check everything, in the cluster too, and let the schedule begin.
@@ -182,13 +183,14 @@ class Protecting:
 
         Until the last step the instance stands as `SoftDeleting`.
         """
-        await steps.run("cancel jobs", lambda: self._wait_for_jobs(operation_id))
+        await steps.run("cancel jobs", lambda: self._cancel_jobs(operation_id))
         await steps.run("delete", lambda: self._delete(operation_id))
 
-    async def _wait_for_jobs(self, operation_id: str) -> None:
+    async def _cancel_jobs(self, operation_id: str) -> None:
+        """Cancel what runs for the instance: nobody can want the end of it, which may be a day away."""
         operation = await self._services.operation(operation_id)
-        while await self._services.read(lambda tx: tx.jobs.running(operation.resource)):  # noqa: ASYNC110 - a database
-            await asyncio.sleep(JOBS_SECONDS)
+        while running := await self._services.read(lambda tx: tx.jobs.running(operation.resource)):
+            await cancel_job(self._services, self._engine, running[0].id)
 
     async def _delete(self, operation_id: str) -> None:
         operation = await self._services.operation(operation_id)

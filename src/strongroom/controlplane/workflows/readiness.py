@@ -14,7 +14,7 @@ from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.workflows.containers import account_of_extension, missing_place
 from strongroom.controlplane.workflows.roles import Identity, Parties, identity_problems, role_problems
 from strongroom.protection.errors import ErrorCode, Refused, UserError, refuse_if_any
-from strongroom.protection.job import Limits
+from strongroom.protection.job import Limits, check_count
 from strongroom.protection.settings import parse_instance
 
 DATASOURCE_TYPE: Final = "Microsoft.ContainerService/managedClusters"
@@ -22,6 +22,7 @@ INSTANCES: Final = "Microsoft.DataProtection/backupVaults/backupInstances"
 EXTENSIONS: Final = "Microsoft.KubernetesConfiguration/extensions"
 EXTENSION_TYPE: Final = "microsoft.dataprotection.kubernetes"
 BINDINGS: Final = "Microsoft.ContainerService/managedClusters/trustedAccessRoleBindings"
+ORPHANED: Final = "orphaned"  # of a binding: its vault was deleted, and one of the same name is not let in by it
 OPERATOR_ROLE: Final = "Microsoft.DataProtection/backupVaults/backup-operator"
 BINDING_NAME: Final = 24  # characters: AKS's REST API takes no longer names of bindings
 GROUP_NOT_FOUND: Final = "ResourceGroupNotFound"
@@ -149,6 +150,8 @@ def binding_of(tx: Tx, vault: str, cluster: str) -> Resource | None:
     """Return the trusted access binding by which *vault* may work in *cluster*, if there is one."""
     for binding in tx.resources.children(cluster, BINDINGS):
         properties = binding.properties
+        if binding.private.get(ORPHANED):
+            continue  # it was another vault's, of the same name
         if same_id(properties.get("sourceResourceId", ""), vault) and OPERATOR_ROLE in properties.get("roles", ()):
             return binding
     return None
@@ -279,6 +282,22 @@ def _other_instances(tx: Tx, vault: Resource, request: InstanceRequest, exists: 
                 ("Use another policy or another vault, or change that instance.",),
                 "properties.dataSourceInfo.resourceID",
             )
+
+
+def problems_of_return(tx: Tx, vault: Resource, deleted: Resource, limits: Limits) -> list[UserError]:
+    """Return everything that keeps a soft-deleted instance from coming back as a stopped one, all of it of the vault.
+
+    What it needs to be protected again, a cluster and rights, is asked for when protection is resumed.
+    """
+    properties = deleted.properties
+    cluster = str(properties["dataSourceInfo"]["resourceID"])
+    request = InstanceRequest(cluster, str(properties["policyInfo"]["policyId"]), "", {})
+    count = tx.resources.count(vault.id, INSTANCES)
+    try:
+        check_count(count, limits.instances_per_vault, "backup instances in the vault", vault.id)
+    except Refused as error:
+        return [error.error]
+    return [*_policy_problems(tx, request), *_other_instances(tx, vault, request, None)]
 
 
 def extension_of(tx: Tx, cluster: str) -> Resource | None:

@@ -1,5 +1,6 @@
 """Compares what is known of a backup instance with what its containers hold: the database is a memory of them."""
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 SYNC: Final = "sync-instance"
 ACTION: Final = "Microsoft.DataProtection/backupVaults/backupInstances/sync/action"
+SYNC_SECONDS: Final = 1800.0  # reading 10,000 manifests takes minutes; a store that hangs would hold it for ever
+SYNC_TIMED_OUT: Final = "OperationTimedOut"
 POINT_LOST: Final = "RecoveryPointLost"
 
 
@@ -55,8 +58,13 @@ class Syncing:
         operation = await self._services.operation(operation_id)
         try:
             known = await self._services.read(lambda tx: _read_known(tx, operation.resource))
-            for key, place in known.places.items():
-                await self._sync_place(known.instance, place, known.points.get(key, {}))
+            async with asyncio.timeout(SYNC_SECONDS):
+                for key, place in known.places.items():
+                    await self._sync_place(known.instance, place, known.points.get(key, {}))
+        except TimeoutError:
+            message = f"The containers of the backup instance were not read within {SYNC_SECONDS / 60:.0f} minutes."
+            action = "Look whether the storage answers, then repeat."
+            return error_json(UserError(SYNC_TIMED_OUT, message, (action,), operation.resource, retryable=True))
         except StateUnavailable:
             raise
         except Exception as error:

@@ -23,7 +23,7 @@ from strongroom.controlplane.arm.routing import Operation
 from strongroom.controlplane.arm.shapes import shape
 from strongroom.controlplane.clusters.manifests import OWN_GROUP, VAULT_RESOURCES, VAULT_VERBS
 from strongroom.controlplane.state.resources import Resource
-from strongroom.controlplane.workflows.readiness import BINDINGS, OPERATOR_ROLE
+from strongroom.controlplane.workflows.readiness import BINDINGS, OPERATOR_ROLE, ORPHANED
 
 VAULTS: Final = "Microsoft.DataProtection/backupVaults"
 BINDING: Final = f"{CLUSTER}/trustedAccessRoleBindings/{{binding}}"
@@ -71,7 +71,7 @@ def put_binding(call: Call) -> Reply:
                 BINDINGS,
                 document,
                 cluster.id,
-                dict(old.private) if old else {},
+                {k: v for k, v in old.private.items() if k != ORPHANED} if old else {},
                 old.etag if old else "",
                 old.created if old else "",
             )

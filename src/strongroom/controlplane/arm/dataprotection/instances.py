@@ -29,7 +29,12 @@ from strongroom.controlplane.arm.shapes import shape
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.workflows.protecting import with_state
-from strongroom.controlplane.workflows.readiness import InstanceRequest, problems_of_instance, read_instance
+from strongroom.controlplane.workflows.readiness import (
+    InstanceRequest,
+    problems_of_instance,
+    problems_of_return,
+    read_instance,
+)
 from strongroom.protection.errors import refuse_if_any
 from strongroom.protection.instance import Action, NothingToDo, ProtectionState, decide
 from strongroom.protection.job import check_count
@@ -240,6 +245,7 @@ def undelete(call: Call) -> Reply:
                 f"A backup instance '{deleted.name}' was created meanwhile.",
                 actions=("Delete it first.",),
             )
+        refuse_if_any(problems_of_return(tx, vault, deleted, call.plane.limits), "The soft-deleted backup instance")
         properties = {k: v for k, v in deleted.properties.items() if k != "deletionInfo"}
         document = {
             **deleted.doc,

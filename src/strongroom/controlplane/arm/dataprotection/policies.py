@@ -3,7 +3,14 @@
 from azure.mgmt.dataprotection import types as wire
 
 from strongroom.controlplane.arm.call import Call, Reply
-from strongroom.controlplane.arm.dataprotection.common import INSTANCES, POLICIES, VAULT, require_vault, vault_id
+from strongroom.controlplane.arm.dataprotection.common import (
+    DELETED_INSTANCES,
+    INSTANCES,
+    POLICIES,
+    VAULT,
+    require_vault,
+    vault_id,
+)
 from strongroom.controlplane.arm.errors import ArmError, Json
 from strongroom.controlplane.arm.formats import check_name
 from strongroom.controlplane.arm.pages import page_of
@@ -51,11 +58,15 @@ def put_policy(call: Call) -> Reply:
 
 def users_of(tx: Tx, policy: Resource) -> list[Resource]:
     """Return the backup instances of the vault that follow *policy*."""
+    return _naming(tx, policy, INSTANCES)
+
+
+def _naming(tx: Tx, policy: Resource, kind: str) -> list[Resource]:
     vault = policy.id.rpartition("/backupPolicies/")[0]
     wanted = policy.id.lower()
     return [
         i
-        for i in tx.resources.children(vault, INSTANCES, mentioning=f'/{policy.name}"')
+        for i in tx.resources.children(vault, kind, mentioning=f'/{policy.name}"')
         if str(i.properties["policyInfo"]["policyId"]).lower() == wanted
     ]
 
@@ -81,14 +92,19 @@ def delete_policy(call: Call) -> Reply:
         if policy is None:
             return Reply(204)
         check_preconditions(call, policy)
-        if used := users_of(tx, policy):
-            raise ArmError(
-                400,
-                "UserErrorDppPolicyObjectInUse",
-                f"The policy '{policy.name}' cannot be deleted: {len(used)} backup instances use it, for example "
-                f"'{used[0].name}'.",
-                actions=("Give these instances another policy, or stop and delete them.",),
-            )
+        # A soft-deleted instance comes back with its policy.
+        for kind, word, action in (
+            (INSTANCES, "backup instances", "Give these instances another policy, or stop and delete them."),
+            (DELETED_INSTANCES, "soft-deleted backup instances", "Repeat it when their time is over."),
+        ):
+            if used := _naming(tx, policy, kind):
+                raise ArmError(
+                    400,
+                    "UserErrorDppPolicyObjectInUse",
+                    f"The policy '{policy.name}' cannot be deleted: {len(used)} {word} use it, for example "
+                    f"'{used[0].name}'.",
+                    actions=(action,),
+                )
         forget_resource(tx, policy.id)
         tx.resources.delete(policy.id)
         return Reply(200)

@@ -1,12 +1,14 @@
 """Backup vaults: create, change, list and delete them, and the identity that each one has."""
 
 import uuid
+from dataclasses import replace
 from typing import Final
 
 from azure.mgmt.dataprotection import types as wire
 
 from strongroom.controlplane.arm import lro
 from strongroom.controlplane.arm.call import Call, Reply, listing, require_subscription
+from strongroom.controlplane.arm.containerservice.common import refuse_while_running
 from strongroom.controlplane.arm.dataprotection.common import (
     DELETED_INSTANCES,
     GROUP,
@@ -34,6 +36,7 @@ from strongroom.controlplane.identity.stored import TxPrincipals
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.state.times import now
+from strongroom.controlplane.workflows.readiness import BINDINGS, ORPHANED, same_id
 
 SOFT_DELETE_DAYS: Final = 14.0  # the service's default, and its minimum: azure-backup-for-aks.md, section 1.3
 SOFT_DELETE_DAYS_MAX: Final = 180.0
@@ -256,12 +259,26 @@ def delete_vault(call: Call) -> Reply:
                         "Stop protection and delete them first; soft-deleted ones leave when their time is over.",
                     ),
                 )
+        unbind_vault(call, tx, vault)
         forget_resource(tx, vault.id)
         tx.resources.delete_tree(vault.id)
         operation = lro.done(call, tx, "vault", resource=vault.id)
         place = f"{call.group_id}/providers/{NAMESPACE}/locations/{location_of(vault)}/operationStatus"
         results = f"/subscriptions/{call.subscription}/providers/{NAMESPACE}/locations/{location_of(vault)}"
         return lro.accepted(call, tx, operation, place, f"{results}/operationResults")
+
+
+def unbind_vault(call: Call, tx: Tx, vault: Resource) -> None:
+    """Begin to take the vault's access to clusters away. One that cannot go yet stands as failed."""
+    for binding in tx.resources.of_type(BINDINGS):
+        if not same_id(str(binding.properties.get("sourceResourceId", "")), vault.id):
+            continue
+        refuse_while_running(tx, binding.id, "bind-access")
+        if tx.operations.running(binding.id, "unbind-access"):
+            continue
+        orphan = binding.with_properties({"provisioningState": "Deleting"})
+        tx.resources.put(replace(orphan, private={**binding.private, ORPHANED: True}))
+        lro.begin(call, tx, "unbind-access", resource=binding.id, key=binding.id)
 
 
 def list_deleted(call: Call) -> Reply:

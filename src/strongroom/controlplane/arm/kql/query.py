@@ -36,8 +36,9 @@ class Query:
     ) -> list[dict[str, Any]]:
         """Return the answer over *rows*, JSON objects with the columns of `parser.COLUMNS`; absent ones are null.
 
-        *now* is what `now()` and `ago()` count from; without a time zone it is UTC. *clock* measures how long it takes. *rows* are read once and are not
-        changed; a query without an operator that needs them all, such as `take 5`, reads no more than it returns.
+        *now* is what `now()` and `ago()` count from; without a time zone it is UTC. *clock* measures how long the run
+        takes. *rows* are read once and are not changed; a query without an operator that needs them all, such as
+        `take 5`, reads no more than it returns.
         Raises `KqlTooCostly` if the answer takes more time, work or memory than one query may.
         """
         return run(self.operators, rows, now, clock)

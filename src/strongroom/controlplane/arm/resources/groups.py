@@ -6,6 +6,8 @@ from typing import Final
 from strongroom.controlplane.arm import lro
 from strongroom.controlplane.arm.bodies import ResourceGroupBody, ResourceGroupPatch
 from strongroom.controlplane.arm.call import Call, Reply, require_subscription
+from strongroom.controlplane.arm.dataprotection.common import VAULTS
+from strongroom.controlplane.arm.dataprotection.vaults import unbind_vault
 from strongroom.controlplane.arm.errors import ArmError, Json
 from strongroom.controlplane.arm.formats import check_name, check_region
 from strongroom.controlplane.arm.odata import Comparison, Condition, Value, parse_filter
@@ -132,6 +134,8 @@ def delete_group(call: Call) -> Reply:
     with call.db.write() as tx:
         group = call.require_group(tx)
         _refuse_if_kept(call, tx, group)
+        for vault in tx.resources.children(group.id, VAULTS):
+            unbind_vault(call, tx, vault)
         forget_resource(tx, group.id)
         tx.resources.delete_tree(group.id)
         operation = lro.done(call, tx, "group", resource=group.id)

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+import msgspec
+
 from strongroom.controlplane.arm import bodies
 from strongroom.controlplane.arm.call import Call, Reply
 from strongroom.controlplane.arm.errors import ArmError, Json
@@ -12,6 +14,7 @@ from strongroom.controlplane.arm.routing import Operation
 from strongroom.controlplane.arm.shapes import shape
 from strongroom.controlplane.arm.storage.accounts import ACCOUNT
 from strongroom.controlplane.catalog.keys import CONTAINER as HELD
+from strongroom.controlplane.catalog.keys import LEFT_BY, Held
 from strongroom.controlplane.identity.assignments import forget_resource
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.resources import Resource
@@ -99,7 +102,10 @@ def delete_container(call: Call) -> Reply:
             )
         forget_resource(tx, container.id)
         tx.resources.delete(container.id)
-        # Its repository's keys stay: a container made of the same place is known by them.
+        # Its repository's keys stay: made again under the same id, the container is known by them.
+        if (kept := tx.secrets.get(HELD + container.id.lower())) is not None:
+            held = msgspec.json.decode(kept, type=Held)
+            tx.secrets.put(LEFT_BY + held.repository, container.id.lower().encode())
         tx.secrets.delete(HELD + container.id.lower())
         return Reply(200)
 
