@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -133,6 +134,14 @@ class Stage:
     def in_cluster(self, kind: str, *words: str) -> set[str]:
         found = json.loads(self.cluster.kubectl("get", kind, *words, "-o", "json"))
         return {one["metadata"]["name"] for one in found["items"]}
+
+    def hosted(self) -> list[int]:
+        """Return the processes of extensions that the server hosts."""
+        found = []
+        for task in Path(f"/proc/{self.server.process.pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                found += [int(word) for word in task.read_text().split()]
+        return [pid for pid in found if b"strongroom.extension.main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     def accounts(self) -> set[str]:
         return self.in_cluster("serviceaccounts", "-n", NAMESPACE) - {"default"}
@@ -528,6 +537,26 @@ def test_the_health_says_what_somebody_took_away(stage: Stage) -> None:
     assert "strongroom-read" in status.message
     stage.install()
     assert [s.level for s in stage.extensions.get(*EXTENSION).properties.statuses] == ["Information"]
+
+
+def test_a_hosted_extension_works_again_after_its_death_and_ends_with_its_removal(stage: Stage) -> None:
+    def holder() -> str:
+        lease = json.loads(stage.cluster.kubectl("get", "lease", "strongroom-extension", "-n", NAMESPACE, "-o", "json"))
+        return str(lease["spec"]["holderIdentity"])
+
+    stage.install()
+    (first,) = stage.hosted()
+    before = holder()
+    os.kill(first, signal.SIGKILL)
+    until(lambda: holder() not in ("", before))
+    (second,) = stage.hosted()
+    assert second != first
+    assert [s.level for s in stage.extensions.get(*EXTENSION).properties.statuses] == ["Information"]
+    with pytest.raises(HttpResponseError) as caught:
+        stage.install(settings={**stage.settings(), "configuration.mode": "sideways"})
+    assert refusal(caught)[:2] == (400, "BMSUserErrorInvalidInput")
+    stage.extensions.begin_delete(*EXTENSION).result()
+    assert stage.hosted() == []
 
 
 def test_a_deleted_extension_leaves_the_cluster_and_its_identity_ends(stage: Stage) -> None:
