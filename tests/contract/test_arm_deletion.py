@@ -9,18 +9,17 @@ from typing import Any
 
 import pytest
 
-from strongroom.controlplane.arm.authorizer import read_access
 from strongroom.controlplane.workflows import syncing
 from strongroom.controlplane.workflows.dispatcher import Dispatcher
 from strongroom.controlplane.workflows.engine import Steps, WorkflowCancelled
 from strongroom.controlplane.workflows.following import finish as finish_job
 from strongroom.controlplane.workflows.memory_engine import MemoryEngine
 from strongroom.controlplane.workflows.protecting import Protecting
-from strongroom.controlplane.workflows.services import Services
 from strongroom.controlplane.workflows.syncing import Syncing
 from strongroom.protection.job import JobStatus
 
 from .arm_stage import Stage, bodies_of, finish, open_stage
+from .carrying_out import carried_out, services_of
 
 
 @pytest.fixture
@@ -29,32 +28,6 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     yield opened
     await opened.plane.pool.close()
     opened.db.close()
-
-
-def services_of(stage: Stage) -> Services:
-    return Services(
-        db=stage.db,
-        pool=stage.plane.pool,
-        containers=stage.plane.containers,
-        limits=stage.plane.limits,
-        access=lambda tx: read_access(tx, stage.plane.tenant),
-    )
-
-
-async def carried_out(stage: Stage, engine: MemoryEngine, services: Services) -> None:
-    """Hand all waiting work to *engine*, and return when no operation is open."""
-    dispatcher = Dispatcher(services, engine)
-    await dispatcher.start()
-    try:
-        async with asyncio.timeout(60):
-            while True:
-                dispatcher.poke()
-                with stage.db.read() as tx:
-                    if not list(tx.operations.open()):
-                        return
-                await asyncio.sleep(0.05)
-    finally:
-        await dispatcher.stop()
 
 
 async def soft_deleted(stage: Stage) -> str:

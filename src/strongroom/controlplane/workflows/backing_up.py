@@ -22,11 +22,12 @@ from strongroom.controlplane.workflows.readiness import problems_of_instance, re
 from strongroom.controlplane.workflows.remembered import remembered
 from strongroom.controlplane.workflows.services import (
     Services,
-    as_user_error,
+    as_job_error,
     error_json,
     error_of,
     place_of_cluster,
 )
+from strongroom.controlplane.workflows.writers import believed
 from strongroom.dataplane.repository.model import Manifest
 from strongroom.errors import StrongroomError
 from strongroom.extension.api.documents import Kind
@@ -58,7 +59,7 @@ class BackingUp:
             await steps.run("cancel", lambda: self._cancel(job_id))
         except StepFailed as failure:
             log.error("backup failed", extra={"job": job_id, "reason": str(failure)})
-            error = as_user_error(failure.__cause__ or failure)
+            error = as_job_error(failure.__cause__ or failure)
             await steps.run("fail", lambda: self._fail(job_id, error))
 
     async def _take(self, job_id: str) -> Any:
@@ -80,7 +81,7 @@ class BackingUp:
         except Exception as error:
             log.warning("backup not taken", exc_info=error, extra={"job": job_id})
             await self._withdraw(job_id)
-            return {"error": error_json(as_user_error(error))}
+            return {"error": error_json(as_job_error(error))}
 
     async def _run(self, job: Job) -> Status:
         def prepare(tx: Tx) -> tuple[dict[str, str], Place, Any]:
@@ -136,6 +137,10 @@ class BackingUp:
         async with self._services.containers.repository(place) as repository:
             recovery_point = await repository.load(status.recovery_point_id)
             manifest, namespaces = recovery_point.manifest, await count_by_namespace(recovery_point)
+        if not await self._believed(await self._services.job(job_id), [manifest]):
+            message = f"The recovery point {manifest.id} is none that the cluster's extension made for this instance."
+            await self._fail(job_id, UserError(str(ErrorCode.GENERIC_WARNING), message))
+            return
         whole = status.phase is Phase.COMPLETED and not status.warning_count
         written = status.bytes_written
         await self._keep(
@@ -215,7 +220,17 @@ class BackingUp:
         async with self._services.containers.repository(place) as repository:
             found = await list_points(repository, known=dict.fromkeys(known, ""))
             mine = [point.id for point in found.points if point.caller.get("job") == job_id]
-            return (await repository.load(mine[0])).manifest if mine else None
+            manifests = [(await repository.load(point_id)).manifest for point_id in mine]
+        return next(iter(await self._believed(job, manifests)), None)
+
+    async def _believed(self, job: Job, manifests: list[Manifest]) -> list[Manifest]:
+        """Return those of *manifests* that the extension of the job's cluster signed for its instance."""
+
+        def check(tx: Tx) -> list[Manifest]:
+            instance = tx.resources.get(job.instance)
+            return believed(tx, instance, manifests) if instance else []
+
+        return await self._services.write(check)
 
     async def _withdraw(self, job_id: str) -> None:
         job = await self._services.job(job_id)

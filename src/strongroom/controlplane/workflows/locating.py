@@ -7,6 +7,7 @@ extension that this server hosts: who may write custom resources must not name t
 import logging
 from typing import Final
 
+from strongroom.controlplane.clusters.hosted import ExtensionKeys
 from strongroom.controlplane.clusters.installer import Mode
 from strongroom.controlplane.clusters.locations import write_location
 from strongroom.controlplane.clusters.pool import ClusterUnknown
@@ -15,6 +16,7 @@ from strongroom.controlplane.workflows.containers import Place, find_place
 from strongroom.controlplane.workflows.extension_settings import mode_of
 from strongroom.controlplane.workflows.readiness import EXTENSION_TYPE, EXTENSIONS, extension_of
 from strongroom.controlplane.workflows.services import Services
+from strongroom.controlplane.workflows.writers import is_known, remember_writer
 from strongroom.errors import StrongroomError
 from strongroom.protection.errors import ErrorCode, Refused, UserError
 
@@ -35,7 +37,7 @@ async def locate(services: Services, cluster: str, place: Place) -> None:
         if mode is Mode.HOSTED:
             await services.pool.hosted(cluster)  # one that cannot start says why, here
         keys = await write_location(await services.pool.access(cluster), located.document, located.credentials)
-        await services.containers.allow(place, keys)
+        await _let_in(services, cluster, place, keys)
         return
     if mode is not Mode.HOSTED:
         raise Refused(
@@ -51,7 +53,7 @@ async def locate(services: Services, cluster: str, place: Place) -> None:
             )
         )
     extension, keys = await services.pool.hosted(cluster, located.document)
-    await services.containers.allow(place, keys)
+    await _let_in(services, cluster, place, keys)
     await extension.location(located.document, None)
 
 
@@ -72,6 +74,13 @@ async def host_extensions(services: Services) -> None:
             await services.pool.host(cluster, *locations)
         except ClusterUnknown as error:
             log.warning("an extension is not hosted", extra={"cluster": cluster, "reason": error.message})
+
+
+async def _let_in(services: Services, cluster: str, place: Place, keys: ExtensionKeys) -> None:
+    """Let the extension of *cluster* into the container's repository, and remember that its signature is that one's."""
+    if not await services.read(lambda tx: is_known(tx, cluster, keys.writer)):
+        await services.write(lambda tx: remember_writer(tx, cluster, keys.writer))
+    await services.containers.allow(place, keys)
 
 
 def _mode(tx: Tx, cluster: str) -> Mode:

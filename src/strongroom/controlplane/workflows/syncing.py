@@ -20,12 +20,12 @@ from strongroom.controlplane.workflows.services import (
     error_of,
     place_of_cluster,
 )
+from strongroom.controlplane.workflows.writers import ACTION, believed
 from strongroom.protection.errors import ErrorCode, Refused, UserError
 
 log = logging.getLogger(__name__)
 
 SYNC: Final = "sync-instance"
-ACTION: Final = "Microsoft.DataProtection/backupVaults/backupInstances/sync/action"
 SYNC_SECONDS: Final = 1800.0  # reading 10,000 manifests takes minutes; a store that hangs would hold it for ever
 SYNC_TIMED_OUT: Final = "OperationTimedOut"
 POINT_LOST: Final = "RecoveryPointLost"
@@ -85,7 +85,8 @@ class Syncing:
             log.warning("a recovery point cannot be read", extra={"point": point_id, "reason": reason})
 
         def write(tx: Tx) -> None:
-            new = store_points(tx, instance, place, manifests)
+            current = tx.resources.get(instance)
+            new = store_points(tx, instance, place, believed(tx, current, manifests)) if current else 0
             for point_id in listing.deleted:
                 # The daily prune removes the row, once no CSI snapshot of the point is left.
                 tx.points.put(replace(known[point_id], state=DELETING))
