@@ -43,6 +43,7 @@ PROVIDERS = (
     "Microsoft.ContainerService",
     "Microsoft.Storage",
 )
+IDENTITY = {"type": "SystemAssigned"}
 GOOD = {"Completed", "CompletedWithWarnings"}
 
 Point = tuple[str, str, str, str]
@@ -108,7 +109,10 @@ class Lives:
 
 @dataclass
 class Stage:
-    """A control plane's home in *folder*, its *database* ("" for SQLite), and the cluster that it protects."""
+    """A control plane's home in *folder*, its *database* ("" for SQLite), and a cluster that it protects.
+
+    Several stages may share a control plane (*port* and *lives*); each then has a *cluster_name* of its own.
+    """
 
     folder: Path
     database: str
@@ -118,6 +122,7 @@ class Stage:
     lives: Lives = field(default_factory=Lives)
     answers: list[int] = field(default_factory=list)
     """The status of every answer."""
+    cluster_name: str = "cluster"
 
     # The server
 
@@ -189,19 +194,23 @@ class Stage:
 
     @property
     def instance(self) -> str:
-        return f"{self.vault}/backupInstances/shop"
+        return f"{self.vault}/backupInstances/{self.cluster_name}-shop"
 
     @property
     def cluster(self) -> str:
-        return f"{self.group}/providers/Microsoft.ContainerService/managedClusters/cluster"
+        return f"{self.group}/providers/Microsoft.ContainerService/managedClusters/{self.cluster_name}"
 
     @property
     def account(self) -> str:
         return f"{self.group}/providers/Microsoft.Storage/storageAccounts/backups"
 
     @property
+    def container_name(self) -> str:
+        return f"{self.cluster_name}-points"
+
+    @property
     def container(self) -> str:
-        return f"{self.account}/blobServices/default/containers/points"
+        return f"{self.account}/blobServices/default/containers/{self.container_name}"
 
     def token(self) -> str:
         if not hasattr(self, "_token"):
@@ -439,26 +448,30 @@ class Stage:
 
     def set_up(self) -> None:
         """Protect an application of the cluster through ARM, as the how-to does."""
-        self.testbed.kubectl("apply", "-f", "-", stdin=_application(self.namespace))
         self.started()
         for provider in PROVIDERS:
             subscription = f"/subscriptions/{self.ready['subscriptionId']}"
             self.done("POST", f"{subscription}/providers/{provider}/register", **{"api-version": "2021-04-01"})
         self.done("PUT", self.group, {"location": LOCATION})
         storage = [{"datastoreType": "OperationalStore", "type": "LocallyRedundant"}]
-        identity = {"type": "SystemAssigned"}
-        vault = {"location": LOCATION, "identity": identity, "properties": {"storageSettings": storage}}
+        vault = {"location": LOCATION, "identity": IDENTITY, "properties": {"storageSettings": storage}}
         self.done("PUT", self.vault, vault)
         self.done("PUT", f"{self.vault}/backupPolicies/policy", {"properties": _policy()})
         account = {"location": LOCATION, "kind": "StorageV2", "sku": {"name": "Standard_LRS"}}
         self.done("PUT", self.account, account)
+        self.protect()
+
+    def protect(self) -> None:
+        """Put an application into the cluster, connect it and make the instance; vault and account are there."""
+        volumes = self.testbed.options.volumes
+        self.testbed.kubectl("apply", "-f", "-", stdin=_application(self.namespace, volumes=volumes))
         self.done("PUT", self.container, {})
         kubeconfig = base64.b64encode(self.testbed.kubeconfig.read_bytes()).decode()
         connection = {"strongroomConnection": {"kubeconfig": kubeconfig}}
-        self.done("PUT", self.cluster, {"location": LOCATION, "identity": identity, "properties": connection})
+        self.done("PUT", self.cluster, {"location": LOCATION, "identity": IDENTITY, "properties": connection})
         prefix = "configuration.backupStorageLocation."
         settings = {
-            f"{prefix}bucket": "points",
+            f"{prefix}bucket": self.container_name,
             f"{prefix}config.storageAccount": "backups",
             f"{prefix}config.resourceGroup": "rg",
             f"{prefix}config.subscriptionId": self.ready["subscriptionId"],
@@ -475,10 +488,11 @@ class Stage:
         binding = {"sourceResourceId": self.vault, "roles": ["Microsoft.DataProtection/backupVaults/backup-operator"]}
         self.done("PUT", f"{self.cluster}/trustedAccessRoleBindings/tarb", {"properties": binding})
         self._assign_roles(name)
-        eventually("the volume is bound", self._bound)
-        claim = self.kubectl("get", "pvc", "data", "-n", self.namespace)
-        volume = self.kubectl("get", "pv", claim["spec"]["volumeName"])
-        (self.testbed.volume_path(volume["spec"]["csi"]["volumeHandle"]) / "ledger.txt").write_text("42\n")
+        if volumes:
+            eventually("the volume is bound", self._bound)
+            claim = self.kubectl("get", "pvc", "data", "-n", self.namespace)
+            volume = self.kubectl("get", "pv", claim["spec"]["volumeName"])
+            (self.testbed.volume_path(volume["spec"]["csi"]["volumeHandle"]) / "ledger.txt").write_text("42\n")
         self.done("PUT", self.instance, {"properties": self._instance_request()})
 
     def _bound(self) -> bool:
@@ -500,7 +514,8 @@ class Stage:
                 "value"
             ]
             properties = {"roleDefinitionId": found["id"], "principalId": principal}
-            self.done("PUT", f"{where}/roleAssignments/{uuid.uuid4()}", {"properties": properties})
+            made = self.arm("PUT", f"{where}/roleAssignments/{uuid.uuid4()}", {"properties": properties})
+            assert made.status_code in {201, 409}, made.text  # the vault's own on the group may be there
 
     def _source(self) -> dict[str, Any]:
         return {
@@ -509,7 +524,7 @@ class Stage:
             "resourceType": DATASOURCE,
             "resourceID": self.cluster,
             "resourceUri": self.cluster,
-            "resourceName": "cluster",
+            "resourceName": self.cluster_name,
             "resourceLocation": LOCATION,
         }
 
@@ -528,7 +543,7 @@ class Stage:
         }
         return {
             "objectType": "BackupInstance",
-            "friendlyName": "cluster/shop",
+            "friendlyName": f"{self.cluster_name}/shop",
             "dataSourceInfo": source,
             "dataSourceSetInfo": {**source, "objectType": "DatasourceSet"},
             "policyInfo": {
@@ -599,7 +614,7 @@ def _policy() -> dict[str, Any]:
     }
 
 
-def _application(namespace: str) -> str:
+def _application(namespace: str, *, volumes: bool) -> str:
     objects: list[dict[str, Any]] = [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
         {
@@ -625,7 +640,7 @@ def _application(namespace: str) -> str:
             },
         },
     ]
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects if volumes else objects[:-1]})
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from strongroom.controlplane.workflows.restore_rights import RestoreRights
 from strongroom.controlplane.workflows.restoring import RestoreRequest, restore_of
 from strongroom.controlplane.workflows.services import (
     Services,
-    as_user_error,
+    as_job_error,
     error_json,
     error_of,
     place_of_cluster,
@@ -53,7 +53,7 @@ class Restoring:
             await steps.run("cancel", lambda: self._cancel(job_id))
         except StepFailed as failure:
             log.error("restore failed", extra={"job": job_id, "reason": str(failure)})
-            error = as_user_error(failure.__cause__ or failure)
+            error = as_job_error(failure.__cause__ or failure)
             await steps.run("fail", lambda: finish(self._services, job_id, JobStatus.FAILED, error))
         await steps.run("take back", lambda: self._take_back(job_id))
 
@@ -81,7 +81,7 @@ class Restoring:
             raise
         except Exception as error:
             log.warning("the restore could not be checked", exc_info=error)
-            return error_json(as_user_error(error))
+            return error_json(as_job_error(error))
         return None
 
     async def _finish(self, operation_id: str, found: Any) -> None:
@@ -137,7 +137,7 @@ class Restoring:
         except Exception as error:
             log.warning("restore not carried out", exc_info=error, extra={"job": job_id})
             await withdraw(self._services, job.vault, request.target, Kind.RESTORE, job_id)
-            return {"error": error_json(as_user_error(error))}
+            return {"error": error_json(as_job_error(error))}
 
     async def _record(self, job_id: str, outcome: Any) -> None:
         if outcome.get("ended"):

@@ -3,10 +3,12 @@
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
+from strongroom.controlplane.clusters.errors import ClusterUnreachable
+from strongroom.controlplane.clusters.hosted import ExtensionGone
 from strongroom.controlplane.clusters.pool import ClusterPool
 from strongroom.controlplane.identity.rbac import Access
 from strongroom.controlplane.state.database import Database, Tx
@@ -102,6 +104,14 @@ def as_user_error(error: BaseException) -> UserError:
         code = str(getattr(error, "code", "") or ErrorCode.GENERIC_WARNING)
         return UserError(code, error.message, (error.hint,) if error.hint else ())
     return UserError("InternalServerError", "Strongroom met an error of its own; the server's log has the details.")
+
+
+def as_job_error(error: BaseException) -> UserError:
+    """Return what the job of an instance says of *error*: as `as_user_error`, with Azure's code for a cluster away."""
+    told = as_user_error(error)
+    if isinstance(error, ClusterUnreachable | ExtensionGone):
+        return replace(told, code=str(ErrorCode.EXTENSION_UNHEALTHY), retryable=True)
+    return told
 
 
 def error_json(error: UserError) -> JSON:
