@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from urllib.parse import urlencode
 
 import pytest
+from obstore.exceptions import GenericError
 
 from strongroom.dataplane.objectstore import StoreDenied, StoreMisused, open_store, parse_key
+from strongroom.dataplane.objectstore.cloud import unbuildable
 from strongroom.testbed.stores import Azurite, Moto, azurite, moto
 
 WRONG = base64.b64encode(b"WRONGKEY" * 8).decode()
@@ -94,3 +96,12 @@ async def test_credentials_that_do_not_fit_the_store_are_refused_by_name(
         await open_store(url, credentials=given)
     assert said in str(raised.value)
     assert "zq7" not in str(raised.value)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_system_without_authorities_is_not_told_that_its_credentials_are_wrong(given: bool) -> None:
+    # As obstore 0.12 says it in a container without ca-certificates.
+    said = 'Generic HTTP client error: builder error\n\nDebug source:\n"No CA certificates were loaded from the system"'
+    error = unbuildable(GenericError(said), "s3://bucket", given=given)
+    assert isinstance(error, StoreMisused)
+    assert "certificates of authorities" in error.message

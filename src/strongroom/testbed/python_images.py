@@ -14,6 +14,7 @@ import os
 import py_compile
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import sysconfig
@@ -157,6 +158,7 @@ def _base(distributions: Sequence[str], file: Path) -> Layer:
     with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
         root = Path(scratch, "root")
         make_base(root)
+        _copy_authorities(root)
         _copy_python(root)
         (root / _LIBRARIES).mkdir()
         for distribution in distributions:
@@ -181,6 +183,23 @@ def _digest(distributions: Sequence[str], packages: Sequence[Path]) -> str:
         for file in sorted(package.rglob("*.py")):
             digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+# Of Debian, and so of the container file; of Red Hat; of Alpine and the BSDs.
+_BUNDLES = tuple(
+    map(Path, ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"))
+)
+
+
+def _copy_authorities(root: Path) -> None:
+    """Copy this machine's certificates of authorities: without any no client of an object store can be made."""
+    named = ssl.get_default_verify_paths().cafile
+    bundle = next((path for path in (*([Path(named)] if named else []), *_BUNDLES) if path.exists()), None)
+    if bundle is None:
+        raise BuildFailed("this machine has no certificates of authorities", hint="Install ca-certificates.")
+    target = root / _BUNDLES[0].relative_to("/")
+    target.parent.mkdir(parents=True)
+    shutil.copyfile(bundle, target)
 
 
 def _copy_python(root: Path) -> None:

@@ -104,15 +104,9 @@ class CloudStore:
             self._store = _build(location, patience, credentials)
             self._brisk = _build(location, BRISK, credentials)
         except BaseError as error:
-            # Nothing was sent yet: the URL is parsed, so what obstore cannot read is a credential. Its text is not
-            # repeated where a key was handed over: it may quote it.
-            where = "in the environment" if credentials is None else "that were given"
-            raise StoreDenied(
-                f"the credentials for {self.url} cannot be read"
-                + (f" ({_reason(error)})" if credentials is None else ""),
-                hint=f"Check the credentials {where}: a key may be cut or quoted",
-                store=self.url,
-            ) from (error if credentials is None else None)
+            raise unbuildable(error, self.url, given=credentials is not None) from (
+                error if credentials is None else None
+            )
 
     async def require_readable(self) -> None:
         """Raise what is wrong, if the container cannot be listed: one request, no waiting for a dead endpoint."""
@@ -240,6 +234,24 @@ class CloudStore:
             yield
         except (BaseError, OSError) as error:
             raise _translate(error, self.url, key, writing=writing) from error
+
+
+def unbuildable(error: BaseError, url: str, *, given: bool) -> ObjectStoreError:
+    """Return why no client for *url* can be made, before anything was sent; *given*: credentials were handed over."""
+    if "No CA certificates" in str(error):  # also for a plain http:// endpoint: the client is made for both
+        return StoreMisused(
+            "this system has no certificates of authorities, so no store can be trusted",
+            hint="Install the package ca-certificates, or name a PEM file in SSL_CERT_FILE",
+            store=url,
+        )
+    # The URL is parsed, so what else obstore cannot read is a credential. Its text is not repeated where a key was
+    # handed over: it may quote it.
+    where = "that were given" if given else "in the environment"
+    return StoreDenied(
+        f"the credentials for {url} cannot be read" + ("" if given else f" ({_reason(error)})"),
+        hint=f"Check the credentials {where}: a key may be cut or quoted",
+        store=url,
+    )
 
 
 def _translate(error: Exception, url: str, key: str, *, writing: bool) -> ObjectStoreError:

@@ -27,7 +27,8 @@ from strongroom.extension.watching.resources import WORK_KINDS, Head
 OPENED: Final = "Opened"
 """The reason of a storage location that can be used."""
 
-disable_created_metrics()  # a second series beside each counter, which Prometheus does not need
+# They are a second series beside each counter, which Prometheus does not need.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
 
 # From a small namespace to the longest restore that anybody watches; four times as long each.
 _DURATION_BUCKETS_SECONDS: Final = (1.0, 4.0, 15.0, 60.0, 240.0, 900.0, 3600.0, 14400.0)
