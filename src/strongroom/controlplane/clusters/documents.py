@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -84,17 +84,19 @@ class _Object(msgspec.Struct, frozen=True):
     status: dict[str, Any] | None = None
 
 
-@contextlib.asynccontextmanager
-async def as_vault(access: ClusterAccess, account: str) -> AsyncIterator[KubeApi]:
-    """Give the cluster's API with a vault's token. Raises `TrustedAccessRefused` where it gets none."""
+def as_vault(access: ClusterAccess, account: str) -> KubeApi:
+    """Return the cluster's API with the token of a vault's account, which was admitted."""
+    return access.api(account, retry=RETRY)
+
+
+async def admit(access: ClusterAccess, account: str) -> None:
+    """Have the cluster give a token of a vault's account. Raises `TrustedAccessRefused` where it does not."""
     try:
         await access.token(account)
     except (ClusterUnreachable, ClusterUnauthorized):
         raise
     except ClusterError as error:
         raise _refused(error) from error
-    async with access.api(account, retry=RETRY) as api:
-        yield api
 
 
 async def submit(api: KubeApi, document: Work) -> str:
@@ -224,16 +226,17 @@ async def follow(api: KubeApi, kind: Kind, name: str, uid: str, on_status: OnSta
     failures = 0
     while True:
         try:
-            async for found in _changes(api, kind, name):
-                answered, failures = time.monotonic(), 0
-                if found is None or found.metadata.uid != uid:
-                    raise DocumentGone(f"the {kind} {name} was deleted in the cluster")
-                status = _status_of(kind, found)
-                if status != seen:
-                    await on_status(status)
-                    seen = status
-                if status.phase.final:
-                    return status
+            async with contextlib.aclosing(_changes(api, kind, name)) as changes:
+                async for found in changes:
+                    answered, failures = time.monotonic(), 0
+                    if found is None or found.metadata.uid != uid:
+                        raise DocumentGone(f"the {kind} {name} was deleted in the cluster")
+                    status = _status_of(kind, found)
+                    if status != seen:
+                        await on_status(status)
+                        seen = status
+                    if status.phase.final:
+                        return status
         except KubeExpired:
             log.info("list anew: the watched revision is gone", extra={"document": name})
         except (KubeUnreachable, KubeServerError, KubeTooManyRequests, ClusterUnreachable) as error:
@@ -249,7 +252,7 @@ async def follow(api: KubeApi, kind: Kind, name: str, uid: str, on_status: OnSta
                 raise error
 
 
-async def _changes(api: KubeApi, kind: Kind, name: str) -> AsyncIterator[_Object | None]:
+async def _changes(api: KubeApi, kind: Kind, name: str) -> AsyncGenerator[_Object | None, None]:
     """Yield a document as it stands, then after each change, until the watch's time is over; None: it is not there."""
     only = f"metadata.name={name}"
     revision, raw = "", None

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from strongroom.controlplane.clusters import documents
 from strongroom.controlplane.clusters.access import ClusterAccess
@@ -18,6 +18,7 @@ from strongroom.controlplane.clusters.hosted import ExtensionGone
 from strongroom.controlplane.clusters.installer import HEARTBEAT, heartbeat
 from strongroom.controlplane.clusters.manifests import vault_account
 from strongroom.controlplane.state.database import Tx
+from strongroom.controlplane.state.times import now
 from strongroom.controlplane.workflows.containers import Place
 from strongroom.controlplane.workflows.locating import locate
 from strongroom.controlplane.workflows.readiness import binding_of, no_access
@@ -38,6 +39,7 @@ DISCARD_SECONDS: Final = 5.0  # what is not deleted in that time the extension d
 LOOK_SECONDS: Final = 30.0  # between looks whether the extension lives: one request each
 RESTARTS: Final = 5  # an extension that is killed at the same document this often is killed by it every time
 
+T = TypeVar("T")
 Work = Backup | Restore | DeleteBackup
 OnStatus = Callable[[Status], Awaitable[None]]
 
@@ -52,6 +54,7 @@ async def carry_out(
     else deleted it, errors of the cluster and the store.
     """
     access, account = await _trusted(services, vault, cluster)
+    await _patiently(lambda: documents.admit(access, account))
     async with documents.as_vault(access, account) as api:
         uid = await _begun(services, cluster, place, api, document)
         following = documents.follow(api, document.kind, document.name, uid, on_status)
@@ -71,9 +74,10 @@ async def withdraw(
     try:
         async with asyncio.timeout(seconds):
             access, account = await _trusted(services, vault, cluster)
+            await _patiently(lambda: documents.admit(access, account))
             async with documents.as_vault(access, account) as api:
                 uid = await _patiently(lambda: documents.withdraw(api, kind, name))
-                if (await heartbeat(access)).lives(services.clock()):
+                if (await heartbeat(access)).lives(now()):
                     await documents.follow(api, kind, name, uid, unwatched)
     except TimeoutError:
         log.warning("a withdrawn document does not stop", extra={"document": name})
@@ -104,7 +108,8 @@ async def _begun(services: Services, cluster: str, place: Place, api: KubeApi, d
     return await _patiently(begin)
 
 
-async def _patiently(call: Callable[[], Awaitable[str]]) -> str:
+async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """Return what *call* returns, called again for a minute while the cluster or its hosted extension is away."""
     pause = PAUSE_SECONDS
     for _ in range(ATTEMPTS - 1):
         try:
