@@ -54,6 +54,27 @@ async def test_a_search_too_many_and_a_search_too_costly_are_refused_as_resource
     assert throttled.json()["error"]["details"][0]["code"] == "RateLimiting"
 
 
+async def test_points_of_one_instant_are_listed_page_by_page_and_the_vault_tells_of_the_recovery_kit(
+    stage: Stage,
+) -> None:
+    instance = f"{stage.vault}/backupInstances/instance1"
+    with stage.db.write() as tx:
+        (first,) = tx.points.of_instance(instance)
+        for number in range(4):
+            tx.points.put(replace(first, id=f"tie{number}", doc={**first.doc, "name": f"tie{number}"}))
+    listed, link = list[str](), f"{instance}/recoveryPoints?$top=2&api-version=2026-06-01"
+    while link:
+        path, _, query = link.removeprefix(ENDPOINT).partition("?")
+        answer = (await stage.send("GET", path, query=query)).json()
+        listed += [point["name"] for point in answer["value"]]
+        link = answer.get("nextLink", "")
+    assert sorted(listed) == sorted({first.id, "tie0", "tie1", "tie2", "tie3"})
+    vault = await stage.made("GET", stage.vault)
+    assert vault["properties"]["strongroomRecoveryKit"] == "NotTaken"
+    with_it = {k: vault[k] for k in ("location", "properties", "identity")}
+    assert (await stage.send("PUT", stage.vault, json.dumps(with_it).encode())).status == 200, "it is read-only"
+
+
 async def test_who_began_an_operation_polls_it_with_a_role_on_the_vault_alone(stage: Stage) -> None:
     own = caller(stage, BACKUP_CONTRIBUTOR, stage.vault)
     begun = await own.send("DELETE", f"{stage.vault}/backupInstances/instance1")

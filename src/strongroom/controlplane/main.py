@@ -261,6 +261,7 @@ async def assembled(options: ServeOptions, home: Home, listener: EdgeListener) -
             run=run,
             limits=options.limits,
             loopback_only=loopback,
+            kit_taken=lambda: kit_is_taken(home.folder),
         )
         public = [*authority.routes(), *metadata_routes(endpoints, home.config.tenant_id), api_document(endpoint)]
         app = application(plane, Router(OPERATIONS), public)

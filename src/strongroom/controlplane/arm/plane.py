@@ -27,7 +27,8 @@ class Plane:
 
     *pool* reaches the connected clusters. *poke* wakes the dispatcher of the outbox, *run* carries out what must happen
     inside the request; both may be called from any thread. *loopback_only*: the server itself listens
-    on loopback, so clusters and stores there are accepted (design.md, section 8).
+    on loopback, so clusters and stores there are accepted (design.md, section 8). *kit_taken* says whether the server's
+    recovery kit was.
     """
 
     db: Database
@@ -43,3 +44,4 @@ class Plane:
     limits: Limits = field(default_factory=Limits)
     replays: Replays = field(default_factory=Replays)
     loopback_only: bool = True
+    kit_taken: Callable[[], bool] = lambda: False

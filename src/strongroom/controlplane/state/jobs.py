@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, or_, select, update
+from sqlalchemy import Connection, Row, and_, func, select, tuple_, update
 
 from strongroom.controlplane.state.resources import Document
 from strongroom.controlplane.state.schema import jobs
@@ -104,7 +104,8 @@ class Jobs:
         condition = and_(
             jobs.c.instance == instance.lower(),
             jobs.c.category == category,
-            jobs.c.slot.is_(None),
+            # Not `IS NULL`: SQLite would find by it all jobs on demand of all instances, and read those.
+            func.coalesce(jobs.c.slot, "") == "",
             jobs.c.started >= stamp(since),
         )
         return [started for (started,) in self._connection.execute(select(jobs.c.started).where(condition))]
@@ -119,8 +120,8 @@ class Jobs:
         if subscription:
             conditions.append(jobs.c.subscription == subscription.lower())
         if before is not None:
-            started, id_ = before
-            conditions.append(or_(jobs.c.started < started, and_(jobs.c.started == started, jobs.c.id < id_)))
+            # As a pair: with `or` SQLite reads every newer job to find where a page begins.
+            conditions.append(tuple_(jobs.c.started, jobs.c.id) < tuple_(*before))
         statement = select(jobs).where(*conditions).order_by(jobs.c.started.desc(), jobs.c.id.desc()).limit(limit)
         return [_job(row) for row in self._connection.execute(statement)]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, select, tuple_, update
 
 from strongroom.controlplane.state.resources import Document
 from strongroom.controlplane.state.schema import points
@@ -68,26 +68,28 @@ class Points:
         *,
         start: datetime | None = None,
         end: datetime | None = None,
-        before: str = "",
+        before: tuple[str, str] | None = None,
         limit: int | None = None,
         states: Sequence[str] = (KEPT,),
     ) -> list[StoredPoint]:
-        """Return the points of an instance, newest first; times between *start* and *end*, both included."""
+        """Return the points of an instance, newest first, from past *before* (time, id) on.
+
+        Their times are between *start* and *end*, both included.
+        """
         conditions = [points.c.instance == instance.lower(), points.c.state.in_(states)]
         if start is not None:
             conditions.append(points.c.time >= stamp(start))
         if end is not None:
             conditions.append(points.c.time <= stamp(end))
         if before:
-            conditions.append(points.c.time < before)
+            conditions += [points.c.time <= before[0], tuple_(points.c.time, points.c.id) < tuple_(*before)]
         statement = select(points).where(*conditions).order_by(points.c.time.desc(), points.c.id.desc())
         rows = self._connection.execute(statement.limit(limit) if limit else statement)
         return [_point(row) for row in rows]
 
     def expiries(self, instance: str) -> list[tuple[str, str, str]]:
         """Return id, time and expiry of the kept points of an instance, without their documents."""
-        condition = and_(points.c.instance == instance.lower(), points.c.state == KEPT)
-        rows = self._connection.execute(select(points.c.id, points.c.time, points.c.expiry).where(condition))
+        rows = self._connection.execute(select(points.c.id, points.c.time, points.c.expiry).where(_kept_of(instance)))
         return [(row.id, row.time, row.expiry) for row in rows]
 
     def instances_with_expired(self, now: datetime) -> list[str]:
@@ -98,7 +100,7 @@ class Points:
             .where(newer.c.instance == points.c.instance, newer.c.state == KEPT, newer.c.time > points.c.time)
             .exists()
         )
-        condition = and_(points.c.state == KEPT, points.c.expiry != "", points.c.expiry <= stamp(now), has_newer)
+        condition = and_(points.c.state == KEPT, points.c.expiry > "", points.c.expiry <= stamp(now), has_newer)
         statement = select(points.c.instance).where(condition).distinct().order_by(points.c.instance)
         return [instance for (instance,) in self._connection.execute(statement)]
 
@@ -106,8 +108,12 @@ class Points:
         return [_point(row) for row in self._connection.execute(select(points).where(points.c.state == state))]
 
     def count(self, instance: str) -> int:
-        condition = and_(points.c.instance == instance.lower(), points.c.state == KEPT)
-        return int(self._connection.execute(select(func.count()).where(condition)).scalar_one())
+        return int(self._connection.execute(select(func.count()).where(_kept_of(instance))).scalar_one())
+
+
+def _kept_of(instance: str) -> ColumnElement[bool]:
+    # The state not as the column itself: SQLite would find by its index all kept points of all instances.
+    return and_(points.c.instance == instance.lower(), points.c.state.concat("") == KEPT)
 
 
 def _point(row: Row[Any]) -> StoredPoint:

@@ -105,13 +105,13 @@ def _instances(
         after = ""
 
 
-def _points(tx: Tx, owner: str, before: str = "") -> Iterator[StoredPoint]:
+def _points(tx: Tx, owner: str, before: tuple[str, str] | None = None) -> Iterator[StoredPoint]:
     while True:
         page = tx.points.of_instance(owner, before=before, limit=BATCH)
         yield from page
         if len(page) < BATCH:
             return
-        before = page[-1].time
+        before = (page[-1].time, page[-1].id.lower())
 
 
 def list_in_group(call: Call) -> Reply:
@@ -140,7 +140,7 @@ def _page(call: Call, tx: Tx, group: str) -> Reply:
             return listing(found, call.next_link(**{"$skipToken": skip_token(last)}))
         found += more
         number = KINDS.index(instance.type) if instance.type in KINDS else 0
-        last = {"kind": str(number), "instance": instance.id, "before": point.time}
+        last = {"kind": str(number), "instance": instance.id, "before": point.time, "point": point.id.lower()}
     return listing(found)
 
 
@@ -153,7 +153,7 @@ def _walk(
         # The token comes from the caller: it opens no group that was not asked for.
         wanted = f"/subscriptions/{subscription}/resourcegroups/{group}".lower()
         if unfinished is not None and (place.lower() == wanted if group else place.lower().startswith(wanted)):
-            for point in _points(tx, point_owner(unfinished), token["before"]):
+            for point in _points(tx, point_owner(unfinished), (token["before"], token.get("point", ""))):
                 yield unfinished, place, point
     after = token["instance"] if token else ""
     for instance, place in _instances(tx, subscription, group, kind=kind, after=after):

@@ -1,5 +1,7 @@
 """Recovery points as the API lists them, newest first, and what may be restored from."""
 
+from collections.abc import Mapping
+
 from azure.mgmt.dataprotection import types as wire
 
 from strongroom.controlplane.arm.call import Call, Reply, listing
@@ -18,13 +20,17 @@ def list_points(call: Call) -> Reply:
     token = read_token(call.query)
     with call.db.read() as tx:
         require_instance(call, tx)
-        points = tx.points.of_instance(
-            instance_id(call), start=start, end=end, before=str(token["before"]) if token else "", limit=size + 1
-        )
-    link = (
-        call.next_link(**{"$skipToken": skip_token({"before": points[size - 1].time})}) if len(points) > size else None
-    )
+        points = tx.points.of_instance(instance_id(call), start=start, end=end, before=_before(token), limit=size + 1)
+    link = None
+    if len(points) > size:
+        last = points[size - 1]
+        link = call.next_link(**{"$skipToken": skip_token({"before": last.time, "id": last.id.lower()})})
     return listing([point.doc for point in points[:size]], link)
+
+
+def _before(token: Mapping[str, str] | None) -> tuple[str, str] | None:
+    """Return after which point a page begins; a link of an older version names its time alone."""
+    return (str(token["before"]), str(token.get("id", ""))) if token else None
 
 
 def get_point(call: Call) -> Reply:

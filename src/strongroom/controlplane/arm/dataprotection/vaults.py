@@ -220,7 +220,10 @@ def _laid_over(old: Json, changes: Json) -> Json:
 def get_vault(call: Call) -> Reply:
     with call.db.read() as tx:
         vault = require_vault(call, tx)
-        return Reply(200, shown(vault), {"ETag": f'"{vault.etag}"'})
+    # Ours, read-only: whoever watches vaults should see that a loss of the server's machine would take all backups.
+    kit = "Taken" if call.plane.kit_taken() else "NotTaken"
+    document = shown(vault.with_properties({"strongroomRecoveryKit": kit}))
+    return Reply(200, document, {"ETag": f'"{vault.etag}"'})
 
 
 def list_in_group(call: Call) -> Reply:
