@@ -4,9 +4,9 @@ Usage: extension_victim.py FATE --pipe, and so on as the extension's own argumen
 
 FATE holds {"at": a pattern of the write, "when": "before" | "after" | "hold" | "pause" | "each", "nth": the how-manieth
 write that matches} and is removed when it is met, so the next process lives. "hold" stops it for ever, "pause" until
-the file FATE.paused is removed. With "each" FATE stays, and processes die one after the other, before and after each
-write that differs from those at which one died already; FATE.steps lists them. A write is `store KEY` or `METHOD PATH`
-to the API server.
+the file FATE.paused is removed. With "each" FATE stays, and processes die one after the other, before each write that
+differs from those at which one died already, and after each that creates something; FATE.steps lists them. A write is
+`store KEY` or `METHOD PATH` to the API server, with the phase behind it for a status.
 
 With --fork it forks a process for each line of its input, `Birth` as JSON, and answers with its number: importing takes
 ten times as long as forking. How a process ended stands in the file FATE.NUMBER.
@@ -57,7 +57,9 @@ class Victim:
         if not re.search(fate["at"], write):
             return
         if fate["when"] == "each":
-            self._each(f"{when} {step(write)}")
+            # After a change nobody can tell from before the next step. After what creates something, one can.
+            if when == "before" or write.startswith(("store ", "POST ")):
+                self._each(f"{when} {step(write)}")
             return
         if (fate["when"] == "after") != (when == "after"):
             return
@@ -86,8 +88,8 @@ class Victim:
 
 
 def step(write: str) -> str:
-    """Return a write without what differs from run to run: ids have digits."""
-    return re.sub(r"\w*\d\w*", "*", write)
+    """Return a write without what differs from run to run: ids have digits, but not all parts of a UUID."""
+    return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\w*\d\w*", "*", write)
 
 
 def arm(victim: Victim) -> None:
@@ -105,9 +107,11 @@ def arm(victim: Victim) -> None:
     async def fateful_request(self: Transport, call: Call) -> bytes:
         if call.method == "GET":
             return await request(self, call)
-        await victim.meet(f"{call.method} {call.path}", "before")
+        phase = re.search(rb'"phase":"(\w+)"', call.body or b"") if call.path.endswith("/status") else None
+        write = f"{call.method} {call.path}{f' {phase[1].decode()}' if phase else ''}"
+        await victim.meet(write, "before")
         answer = await request(self, call)
-        await victim.meet(f"{call.method} {call.path}", "after")
+        await victim.meet(write, "after")
         return answer
 
     for store in (FilesystemStore, CloudStore):

@@ -290,48 +290,6 @@ async def test_a_process_that_starts_later_carries_out_what_waits_and_nothing_tw
     assert sorted(each["job"] for each in await stage.callers()) == ["done", "waiting"]
 
 
-KILLS = [
-    ("PUT .*/leases/", "before"),
-    ("PATCH .*/backups/.*/status", "before"),
-    ("POST .*/volumesnapshots", "after"),
-    ("store packs/", "before"),
-    ("store points/", "before"),
-    ("store points/", "after"),
-]
-"""Writes of one backup, in their order; test_extension_runs.py kills at every one of those that are not ours here."""
-
-
-async def test_killed_at_any_step_a_backup_ends_right_and_once(stage: WatchStage, cluster: Testbed) -> None:
-    with stage.running():
-        await stage.locate()
-    names = []
-    for number, (at, when) in enumerate(KILLS):
-        put(cluster, "shop", config_map("changing", number=str(number)))  # or there would be no pack to write
-        stage.doom(at, when)
-        names.append(f"backup-{number}")
-        stage.apply("Backup", names[-1], backup_spec("shop"))
-        await stage.killed(stage.start())
-        stage.start()
-        status = await stage.ended("backup", names[-1])
-        assert (status["phase"], status["volumes"]) == ("Completed", {"ready": 1}), at
-        stage.stop()
-    assert sorted(each["job"] for each in await stage.callers()) == names
-
-
-async def test_killed_in_mid_restore_it_goes_on(stage: WatchStage, cluster: Testbed) -> None:
-    with stage.running():
-        await stage.locate()
-        point = (await stage.back_up("point", "shop"))["recoveryPointId"]
-        stage.doom("POST .*/namespaces/shop-again/", "after")
-        stage.apply("Restore", "again", restore_spec(point, "shop", "shop-again"))
-        await stage.killed(stage.processes[0])
-        stage.start()
-        restored = await stage.ended("restore", "again")
-        assert (restored["phase"], restored["counts"].get("failed", 0)) == ("Completed", 0)
-        assert get(cluster, "configmap", "settings", "-n", "shop-again")["data"] == {"colour": "blue"}
-    cluster.kubectl("delete", "namespace", "shop-again", "--wait=false")
-
-
 async def test_one_process_works_and_another_takes_over_when_it_is_killed(stage: WatchStage) -> None:
     with stage.running() as first:
         await stage.locate()
@@ -361,15 +319,6 @@ async def test_who_lost_the_lease_stops_and_begins_anew_when_it_is_free_again(st
         assert (await stage.ended("backup", "one"))["phase"] == "Completed"
         stage.kubectl("delete", "backupstoragelocation", "main")
         assert (await stage.back_up("two", "shop"))["phase"] == "Failed"
-
-
-async def test_an_api_server_that_is_away_stops_nothing_for_good(stage: WatchStage, cluster: Testbed) -> None:
-    with stage.running():
-        await stage.locate()
-        await asyncio.to_thread(cluster.stop, "kube-apiserver", kill=True)
-        await until_logged(stage, "watch broken off", 4)
-        await asyncio.to_thread(cluster.start, "kube-apiserver")
-        assert (await stage.back_up("after", "shop"))["phase"] == "Completed"
 
 
 async def test_a_watch_whose_revision_is_gone_lists_anew(cluster: Testbed, tmp_path: Path) -> None:

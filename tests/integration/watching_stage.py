@@ -18,6 +18,7 @@ from typing import Any
 from strongroom.dataplane.objectstore.opening import open_store
 from strongroom.dataplane.repository.keyentries import add_recipient, add_writer
 from strongroom.dataplane.repository.keyfile import KeyFile
+from strongroom.dataplane.repository.model import Manifest
 from strongroom.dataplane.repository.repository import Repository
 from strongroom.testbed.cluster import Testbed
 
@@ -101,7 +102,7 @@ class WatchStage:
     def start(self, *, days: int = 0) -> Life:
         """Start an extension; its sweep for leftovers believes that it is *days* later."""
         arguments = ["--watch", "--kubeconfig", str(self.kubeconfig)]
-        process = bear(arguments, self.folder / "fate", self.folder / "log", days)
+        process = bear(arguments, self.fate, self.folder / "log", days)
         self.processes.append(process)
         return process
 
@@ -110,10 +111,10 @@ class WatchStage:
         return (self.folder / "log").read_text()
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[Life]:
-        """Run an extension; end it, and all others."""
+    def running(self, *, days: int = 0) -> Iterator[Life]:
+        """Run an extension, as `start`; end it, and all others."""
         try:
-            yield self.start()
+            yield self.start(days=days)
         finally:
             self.stop()
 
@@ -125,9 +126,14 @@ class WatchStage:
             process.wait(30)
         self.processes.clear()
 
+    @property
+    def fate(self) -> Path:
+        """The file that says at which write a process dies or stops."""
+        return self.folder / "fate"
+
     def doom(self, at: str, when: str, nth: int = 1) -> None:
-        """As `Stage.doom`."""
-        (self.folder / "fate").write_text(json.dumps({"at": at, "when": when, "nth": nth}))
+        """As `Stage.doom`; `extension_victim` has all that may happen."""
+        self.fate.write_text(json.dumps({"at": at, "when": when, "nth": nth}))
 
     async def killed(self, process: Life) -> None:
         """Wait until a process has died of its fate."""
@@ -139,9 +145,21 @@ class WatchStage:
         assert process.returncode == -signal.SIGKILL
         self.processes.remove(process)
 
+    async def paused(self) -> None:
+        """Wait until a process is paused by its fate."""
+
+        async def met() -> bool:
+            return self.fate.with_name("fate.paused").exists()
+
+        await eventually(met)
+
+    def go_on(self) -> None:
+        """Let paused processes go on."""
+        self.fate.with_name("fate.paused").unlink()
+
     def doomed(self) -> bool:
         """Say whether the process has met its fate."""
-        return not (self.folder / "fate").exists()
+        return not self.fate.exists()
 
     async def locate(self, name: str = "main", url: str = "") -> None:
         """Make the storage location, let the extension into the repository, wait until it can be used."""
@@ -193,10 +211,14 @@ class WatchStage:
         self.apply("Backup", name, backup_spec(namespace))
         return await self.ended("backup", name)
 
+    async def manifests(self) -> list[Manifest]:
+        """Return the manifest of each recovery point."""
+        repository = await Repository.open(await open_store(self.url), self.keys)
+        return [point.manifest for point in await repository.points() if point.manifest is not None]
+
     async def callers(self) -> list[dict[str, str]]:
         """Return the caller data of each recovery point."""
-        repository = await Repository.open(await open_store(self.url), self.keys)
-        return [dict(point.manifest.caller) for point in await repository.points() if point.manifest is not None]
+        return [dict(manifest.caller) for manifest in await self.manifests()]
 
 
 def define(testbed: Testbed) -> None:

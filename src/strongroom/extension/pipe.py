@@ -17,9 +17,7 @@ from strongroom import __version__
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.config import ClusterAccess, is_loopback
 from strongroom.dataplane.kube.credentials import TokenFileCredentials
-from strongroom.dataplane.kube.errors import KubeError
 from strongroom.dataplane.kube.transport import RetryPolicy
-from strongroom.dataplane.restore.imports import sweep_imports
 from strongroom.errors import StrongroomError, UsageError
 from strongroom.extension.api import pipe as wire
 from strongroom.extension.api.documents import (
@@ -35,6 +33,7 @@ from strongroom.extension.keys import ensure_keys
 from strongroom.extension.runs.context import RunContext
 from strongroom.extension.runs.failures import failure_of
 from strongroom.extension.runs.reconciler import Reconciler
+from strongroom.extension.runs.sweeping import sweep_restores
 from strongroom.extension.watching.watcher import Watcher
 from strongroom.protection.addresses import refused_address
 
@@ -186,11 +185,11 @@ class PipeServer:
         for document in order.locations:
             context.locate(_location(document), None)
         self._context = context
-        self._background.append(asyncio.create_task(sweep(context)))
         if order.watch:
             self._background.append(asyncio.create_task(_watch(context)))
         else:
             self._reconciler = Reconciler(context, self._outbox.status)
+            self._background.append(asyncio.create_task(_sweep(context)))
         self._outbox.answer(
             wire.Ready(
                 seq=order.seq,
@@ -242,14 +241,9 @@ async def _watch(context: RunContext) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-async def sweep(context: RunContext) -> None:
-    """Remove the volume imports of earlier restores whose claims are bound by now."""
-    try:
-        async with context.connect() as api:
-            for name in await sweep_imports(api):
-                log.info("import of a restored volume removed", extra={"content": name})
-    except KubeError as error:
-        log.warning("imports of earlier restores were not swept", extra={"reason": error.message})
+async def _sweep(context: RunContext) -> None:
+    async with context.connect() as api:
+        await sweep_restores(api)
 
 
 class _Numbered(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from strongroom.dataplane.kube.config import ClusterAccess, load_in_cluster, loa
 from strongroom.dataplane.kube.errors import KubeServerError, KubeTooManyRequests, KubeUnreachable
 from strongroom.errors import UsageError
 from strongroom.extension.keys import ExtensionKeys, ensure_keys
-from strongroom.extension.pipe import cluster_access, sweep
+from strongroom.extension.pipe import cluster_access
 from strongroom.extension.runs.context import RunContext
 from strongroom.extension.watching.monitor import Monitor
 from strongroom.extension.watching.serving import Listen, serving
@@ -71,11 +71,7 @@ async def watch(target: Target, listen: Listen | None = None) -> None:
 
 async def _carry_out(access: ClusterAccess, namespace: str, monitor: Monitor) -> None:
     context = RunContext(access, await _keys(access, namespace), namespace)
-    sweeping = asyncio.create_task(sweep(context))
-    try:
-        await Watcher(context, hosted=False, monitor=monitor).run()
-    finally:
-        sweeping.cancel()
+    await Watcher(context, hosted=False, monitor=monitor).run()
 
 
 async def _keys(access: ClusterAccess, namespace: str) -> ExtensionKeys:

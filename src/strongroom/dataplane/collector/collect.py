@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -75,7 +75,8 @@ class BackupRequest:
 
     *snapshot_parameters* are laid over those of the VolumeSnapshotClasses. *marker*: write the marker after the commit.
     *whole*: read everything, whatever an earlier point has. *caller* goes into the manifest as it is.
-    *hooks* run around the cut of the volumes.
+    *hooks* run around the cut of the volumes. *before_commit* returns when the point may be committed; what it raises
+    ends the run without one.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -85,6 +86,7 @@ class BackupRequest:
     whole: bool = False
     caller: Mapping[str, str] = field(default_factory=dict)
     hooks: BackupHooks | None = None
+    before_commit: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,8 @@ class _Backup:
             draft = await self._draft(started, discovery, cluster, incremental, session, read_before, quiet)
             # A full store fails here, while it is sure that no manifest owns the snapshots.
             await run.packs.close()
+            if self._request.before_commit is not None:
+                await self._request.before_commit()
             committing = True
             manifest = await run.commit(draft)
         except BaseException as error:

@@ -1,6 +1,7 @@
 """Carries out a Backup: one recovery point, however often the document comes and whenever the process was killed."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -25,12 +26,14 @@ from strongroom.extension.api.status import (
     bounded,
 )
 from strongroom.extension.runs.checks import check_backup, existing_only
-from strongroom.extension.runs.context import Job, RunContext
+from strongroom.extension.runs.context import AWAY, OUTAGE_PAUSES_SECONDS, Job, RunContext
 from strongroom.extension.runs.failures import together
 from strongroom.extension.runs.feed import Feed
 from strongroom.extension.runs.hooks import backup_hooks, thaw
 from strongroom.extension.runs.mapping import backup_selection, unsupported_of_backup
 from strongroom.protection.errors import ErrorCode
+
+log = logging.getLogger(__name__)
 
 JOB: Final = "job"
 """The key of the manifest's caller data that holds the name of the Backup which made it."""
@@ -44,12 +47,23 @@ async def run_backup(context: RunContext, backup: Backup, feed: Feed) -> BackupS
     """Take the recovery point of *backup*, or find the one that was taken, and return what to say of it.
 
     If it stops before the commit there is no point, and what was stored is garbage that prune removes; after it the
-    next run of the same document finds the point. Raises what `collect` and `RunContext.repository` raise. Cancelled
-    after the commit it returns, because the point is there.
+    next run of the same document finds the point. An API server that is away for a while has it begin anew. Raises what
+    `collect` and `RunContext.repository` raise. Cancelled after the commit it returns, because the point is there.
     """
-    spec = backup.spec
-    if spec.dry_run:
+    if backup.spec.dry_run:
         return await check_backup(context, backup)
+    for pause in OUTAGE_PAUSES_SECONDS:
+        try:
+            return await _attempt(context, backup, feed)
+        except AWAY as error:
+            log.warning("backup begins anew", extra={"document": backup.name, "reason": error.message})
+            feed.progress("waiting to begin anew", detail=error.message)
+        await asyncio.sleep(pause)
+    return await _attempt(context, backup, feed)
+
+
+async def _attempt(context: RunContext, backup: Backup, feed: Feed) -> BackupStatus:
+    spec = backup.spec
     if problems := unsupported_of_backup(spec.selection):
         return BackupStatus(phase=Phase.FAILED, error=together(problems))
     selection = backup_selection(spec.selection)
@@ -71,6 +85,7 @@ async def run_backup(context: RunContext, backup: Backup, feed: Feed) -> BackupS
             snapshot_parameters=spec.snapshot.parameters,
             caller=_caller(backup),
             hooks=BackupHooks(hooks, context.namespace, live=context.live_freezes) if hooks else None,
+            before_commit=context.still_ours,
         )
         try:
             result = await collect(api, repo, request, progress=lambda step: _tell(feed, step))

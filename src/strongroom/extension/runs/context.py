@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.config import ClusterAccess
+from strongroom.dataplane.kube.errors import KubeServerError, KubeTooManyRequests, KubeUnreachable
 from strongroom.dataplane.kube.transport import RetryPolicy
 from strongroom.dataplane.objectstore.location import AzureLocation, GcsLocation, S3Location, parse_location
 from strongroom.dataplane.objectstore.opening import open_store
@@ -17,6 +18,13 @@ from strongroom.dataplane.repository.repository import Repository
 from strongroom.errors import UsageError
 from strongroom.extension.api.documents import BackupStorageLocation, StorageLocationSpec
 from strongroom.extension.keys import ExtensionKeys
+
+AWAY: Final = (KubeUnreachable, KubeServerError, KubeTooManyRequests)
+"""How an API server says, or does not say, that the same request may succeed later."""
+# Between attempts at a run that an API server which is away broke off; each has the retries of its own requests before.
+# One that restarts is back in a minute. A watching extension is without its lease after 90 s and begins anew when the
+# server is back: so it never tells of a failure for an outage alone.
+OUTAGE_PAUSES_SECONDS: Final = (5.0, *(10.0,) * 10)
 
 
 class UnknownLocation(UsageError):
@@ -54,6 +62,8 @@ class RunContext:
         self.thawing = asyncio.Lock()
         """Held while what killed backups left frozen is thawed."""
         self._locations: dict[str, _Located] = {}
+        self.still_ours: Callable[[], Awaitable[None]] | None = None
+        """Awaited before a recovery point is committed: returns while no other process may be at the same work."""
         self.refresh: Callable[[str], Awaitable[None]] | None = None
         """Called with a location's name before it is opened: whoever knows more of it says so by `locate`."""
 

@@ -30,7 +30,7 @@ from strongroom.dataplane.restore.model import (
 )
 from strongroom.extension.api.documents import Restore
 from strongroom.extension.api.status import Failure, Phase, RestoreCounts, RestoreStatus, StatusWarning, bounded
-from strongroom.extension.runs.context import RunContext
+from strongroom.extension.runs.context import AWAY, OUTAGE_PAUSES_SECONDS, RunContext
 from strongroom.extension.runs.failures import OPERATION_FAILED, together
 from strongroom.extension.runs.feed import Feed
 from strongroom.extension.runs.hooks import restore_hooks
@@ -40,8 +40,6 @@ from strongroom.protection.errors import ErrorCode
 RESTORE_ID_CHARACTERS: Final = 16  # as `new_restore_id`: part of the names of volume imports
 # Killed while it wrote the plan, an id is spent and nothing was sent. So many kills in one place are no accident.
 IDS_AT_MOST: Final = 8
-# An API server that restarts is back in a minute; each attempt has the retries of its own requests before.
-RESUME_PAUSES_SECONDS: Final = (5.0, 15.0, 30.0)
 
 
 def restore_id_of(identity: str, attempt: int = 0) -> str:
@@ -137,7 +135,7 @@ async def _carry_out(
     point = await repo.point(plan.point if plan is not None else restore.spec.recovery_point_id)
     if plan is None:
         plan = await gather_plan(api, point, request, progress=lambda step: _tell(feed, step))
-    for pause in (*RESUME_PAUSES_SECONDS, None):
+    for pause in (*OUTAGE_PAUSES_SECONDS, None):
         try:
             return await execute(
                 api,
@@ -148,14 +146,15 @@ async def _carry_out(
                 resume=resume,
                 progress=lambda step: _tell(feed, step),
             )
-        except (RestoreInterrupted, RestoreTakenOver) as error:
-            # Taken over: by a process of ours that is ending (it lets go within seconds), or by a user's own
-            # `restore apply --resume`, whose result counts.
+        except (RestoreInterrupted, RestoreTakenOver, *AWAY) as error:
+            # An API server that is still away says so before the journal is opened again. Taken over: by a process of
+            # ours that is ending (it lets go within seconds), or by a user's own `restore apply --resume`, whose
+            # result counts.
             if pause is None:
                 raise
             feed.progress("waiting to go on", detail=error.message)
             await asyncio.sleep(pause)
-            resume = True
+            resume = resume or isinstance(error, RestoreInterrupted | RestoreTakenOver)
     raise AssertionError("the last attempt returns or raises")
 
 

@@ -1,10 +1,13 @@
-"""Clears away, once a day for each storage location, what killed backups left in the cluster."""
+"""Clears away what killed backups and restores left in the cluster."""
 
 import asyncio
 import logging
 from typing import Final
 
+from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.discovery import discover
+from strongroom.dataplane.kube.errors import KubeError
+from strongroom.dataplane.restore.imports import sweep_imports
 from strongroom.dataplane.snapshots.leftovers import sweep_dead_runs
 from strongroom.errors import StrongroomError
 from strongroom.extension.runs.context import RunContext
@@ -12,6 +15,15 @@ from strongroom.extension.runs.context import RunContext
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS: Final = 86_400.0  # what is left is a day old before it may be swept; sooner finds nothing new
+
+
+async def sweep_restores(api: KubeApi) -> None:
+    """Remove the volume imports of earlier restores whose claims are bound by now. A server that refuses is logged."""
+    try:
+        for name in await sweep_imports(api):
+            log.info("import of a restored volume removed", extra={"content": name})
+    except KubeError as error:
+        log.warning("imports of earlier restores were not swept", extra={"reason": error.message})
 
 
 class Sweeper:

@@ -5,6 +5,7 @@ machines are never compared. One that is known to be dead (a process of this mac
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -55,6 +56,7 @@ class Lease:
         self.identity = f"{scope()}/{secrets.token_hex(4)}"
         self._seen: tuple[_Spec, float] | None = None
         self._renewed_at = float("-inf")
+        self._doubted = asyncio.Event()
 
     async def acquire(self) -> None:
         """Return when this process holds the lease."""
@@ -78,7 +80,10 @@ class Lease:
         """Renew the lease; return when it is lost, or could be."""
         loop = asyncio.get_running_loop()
         while loop.time() - self._renewed_at < GIVE_UP_SECONDS:
-            await asyncio.sleep(RENEW_SECONDS if loop.time() - self._renewed_at < RENEW_SECONDS else RETRY_SECONDS)
+            pause = RENEW_SECONDS if loop.time() - self._renewed_at < RENEW_SECONDS else RETRY_SECONDS
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._doubted.wait(), pause)
+            self._doubted.clear()
             try:
                 async with asyncio.timeout(CALL_SECONDS):
                     holder = await self._try()
@@ -89,6 +94,21 @@ class Lease:
                 log.warning("lease lost", extra={"holder": holder})
                 return
         log.warning("lease not renewed in time", extra={"seconds": GIVE_UP_SECONDS})
+
+    async def confirm(self) -> None:
+        """Return when the API server says that this process holds the lease; never where it has lost it.
+
+        A process that stood still, or whose lease was deleted, learns of its successor by the next renewal only. The
+        work of both must not be committed: one that waits here is stopped when `keep` returns.
+        """
+        while True:
+            with contextlib.suppress(KubeError, TimeoutError):  # it may hold the lease all the same: `keep` decides
+                async with asyncio.timeout(CALL_SECONDS):
+                    lease = await self._get()
+                if lease is not None and lease.spec.holder_identity == self.identity:
+                    return
+                self._doubted.set()
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def release(self) -> None:
         """Let the next one have it at once, if this process holds it and the API server answers."""

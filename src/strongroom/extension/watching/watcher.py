@@ -18,6 +18,7 @@ from strongroom.extension.runs.context import RunContext
 from strongroom.extension.runs.failures import failure_of
 from strongroom.extension.runs.feed import now_text
 from strongroom.extension.runs.reconciler import Reconciler
+from strongroom.extension.runs.sweeping import sweep_restores
 from strongroom.extension.watching.follow import Changed, Listed, follow
 from strongroom.extension.watching.lease import Lease
 from strongroom.extension.watching.locations import LocationKeeper
@@ -73,7 +74,7 @@ class Watcher:
                 finally:
                     self.active.clear()
                     self._monitor.not_leading()
-                    self._context.refresh = None
+                    self._context.refresh = self._context.still_ours = None
                     await asyncio.shield(lease.release())
 
     async def _lead(self, api: KubeApi, lease: Lease) -> None:
@@ -82,6 +83,7 @@ class Watcher:
         monitor = self._monitor
         locations = LocationKeeper(api, self._context, monitor, hosted=self._hosted)
         self._context.refresh = locations.refresh
+        self._context.still_ours = lease.confirm
         writer = StatusWriter(api, namespace)
 
         def publish(work: Work, status: Status) -> None:
@@ -120,13 +122,14 @@ class Watcher:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _clear(self, api: KubeApi) -> None:
-        """Delete what finished more than `KEPT` ago, for ever."""
+        """Delete what finished more than `KEPT` ago, and the imports of claims that are bound by now; for ever."""
         while True:
             for kind in WORK_KINDS:
                 try:
                     await clear(api, kind, self._context.namespace, self._clock())
                 except KubeError as error:
                     log.warning("finished ones not removed", extra={"kind": str(kind), "reason": error.message})
+            await sweep_restores(api)
             await asyncio.sleep(self._clearing_seconds)
 
 
