@@ -555,6 +555,10 @@ def test_a_hosted_extension_works_again_after_its_death_and_ends_with_its_remova
     with pytest.raises(HttpResponseError) as caught:
         stage.install(settings={**stage.settings(), "configuration.mode": "sideways"})
     assert refusal(caught)[:2] == (400, "BMSUserErrorInvalidInput")
+    in_cluster = {"configuration.mode": "inCluster", "configuration.image": "registry.example/strongroom:1"}
+    with pytest.raises(HttpResponseError, match="is a folder of this server"):
+        stage.install(settings={**stage.settings(), **in_cluster})
+    assert stage.hosted() == [second], "what there is was left as it is"
     stage.extensions.begin_delete(*EXTENSION).result()
     assert stage.hosted() == []
 

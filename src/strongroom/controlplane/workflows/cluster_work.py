@@ -31,7 +31,7 @@ from strongroom.controlplane.state.times import stamp
 from strongroom.controlplane.workflows.containers import find_place
 from strongroom.controlplane.workflows.engine import Body, Steps
 from strongroom.controlplane.workflows.extension_settings import hook_namespaces_of, mode_of
-from strongroom.controlplane.workflows.locating import locate
+from strongroom.controlplane.workflows.locating import locate, require_reach
 from strongroom.controlplane.workflows.readiness import EXTENSIONS
 from strongroom.controlplane.workflows.services import Services, as_user_error, error_json, error_of
 from strongroom.protection.errors import ErrorCode, Refused, UserError
@@ -73,9 +73,11 @@ class ClusterWork:
         cluster = extension.parent
         # Account and container may have gone since the request.
         place = await self._services.read(lambda tx: find_place(tx, extension))
+        mode = mode_of(extension)
+        require_reach(mode, place)  # before anything is changed in the cluster
         configuration = extension.properties.get("configurationSettings") or {}
         settings = ExtensionSettings(
-            mode=mode_of(extension),
+            mode=mode,
             version=__version__,
             configuration=configuration,
             storage_locations=(place.location_name,),

@@ -32,6 +32,7 @@ async def locate(services: Services, cluster: str, place: Place) -> None:
     hosted extension's start, and of the store.
     """
     mode = await services.read(lambda tx: _mode(tx, cluster))
+    require_reach(mode, place)
     located = await services.containers.location(place)
     if not located.hosted_only:
         if mode is Mode.HOSTED:
@@ -39,22 +40,27 @@ async def locate(services: Services, cluster: str, place: Place) -> None:
         keys = await write_location(await services.pool.access(cluster), located.document, located.credentials)
         await _let_in(services, cluster, place, keys)
         return
-    if mode is not Mode.HOSTED:
-        raise Refused(
-            UserError(
-                str(ErrorCode.NO_DEFAULT_LOCATION),
-                f"The storage account {place.account.name} is a folder of this server, and the extension runs in the "
-                "cluster, which does not reach it.",
-                (
-                    "Install the extension with a storage account that is attached from a cloud (strongroom storage "
-                    "attach), or in the mode hosted.",
-                ),
-                place.account_id,
-            )
-        )
     extension, keys = await services.pool.hosted(cluster, located.document)
     await _let_in(services, cluster, place, keys)
     await extension.location(located.document, None)
+
+
+def require_reach(mode: Mode, place: Place) -> None:
+    """Raise `Refused` where the extension runs in a cluster and *place* is a folder of this server."""
+    if mode is Mode.HOSTED or not (place.account.local or place.account.url.startswith("file:")):
+        return
+    raise Refused(
+        UserError(
+            str(ErrorCode.NO_DEFAULT_LOCATION),
+            f"The storage account {place.account.name} is a folder of this server, and the extension runs in the "
+            "cluster, which does not reach it.",
+            (
+                "Install the extension with a storage account that is attached from a cloud (strongroom storage "
+                "attach), or in the mode hosted.",
+            ),
+            place.account_id,
+        )
+    )
 
 
 async def host_extensions(services: Services) -> None:
