@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from strongroom.testbed.cluster import Testbed
+from strongroom.testbed.components import VOLUME_COMPONENTS
 from strongroom.testbed.faults import FaultProxy
 from strongroom.testbed.faults_rules import DropRequest, Rule
 from strongroom.testbed.sharing import shared_testbed
@@ -221,6 +222,10 @@ async def test_an_api_server_away_for_a_minute_in_mid_run_stops_neither_backup_n
         # What is tried is an outage of a minute; nothing else here takes so long that it could be waited for.
         await asyncio.sleep(AWAY_SECONDS)
         await asyncio.to_thread(cluster.start, "kube-apiserver")
+        # In a cluster they end when they lose their leases; here they would wait for their back-off, most of a minute.
+        for name in ("kube-controller-manager", *VOLUME_COMPONENTS):
+            await asyncio.to_thread(cluster.stop, name, kill=True)
+            await asyncio.to_thread(cluster.start, name)
         await came_back(stage, target)
         status = await stage.ended("backup", "two", 180)
         assert (status["phase"], status["volumes"]) == ("Completed", {"ready": 1}), status
