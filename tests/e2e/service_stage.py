@@ -21,6 +21,7 @@ CLUSTER = "aks1"
 VAULT = "vault1"
 INSTANCE = "shop"
 PROVIDERS = ("DataProtection", "ContainerService", "KubernetesConfiguration", "Storage")
+EXTENSION = "Microsoft.KubernetesConfiguration/extensions/azure-aks-backup"
 OPERATOR = "Microsoft.DataProtection/backupVaults/backup-operator"
 SECONDS = 180  # a job takes seconds; the machine may be busy with other tests
 
@@ -55,21 +56,30 @@ class Stage:
         assert done.stdout, done.stderr
         return done.returncode, {(f["check"], f["subject"]): f for f in json.loads(done.stdout)["findings"]}
 
-    def prepare(self) -> None:
-        """Do what az does in the how-to: register providers, make groups, a storage account and a container."""
+    def prepare(self, attached: dict[str, Any] | None = None) -> None:
+        """Do what az does in the how-to: register providers, make groups, a storage account and a container.
+
+        The account is a local one, or lies where *attached* says (`strongroomLocation`).
+        """
         with self.session() as session:
             for provider in PROVIDERS:
                 session.post(f"{session.root}/providers/Microsoft.{provider}/register")
             for group in (GROUP, SNAPSHOTS):
                 session.put(session.group(group), {"location": LOCATION})
             account = f"{session.group(GROUP)}/providers/Microsoft.Storage/storageAccounts/backups1"
-            session.put(account, {"location": LOCATION, "kind": "StorageV2", "sku": {"name": "Standard_LRS"}})
+            properties = {"properties": {"strongroomLocation": attached}} if attached else {}
+            kind = {"kind": "StorageV2", "sku": {"name": "Standard_LRS"}}
+            session.put(account, {"location": LOCATION, **kind, **properties})
             session.put(f"{account}/blobServices/default/containers/backups", {})
 
-    def connect(self) -> None:
-        """Connect the cluster, and install the extension in it."""
+    def connect(self, **more: str) -> None:
+        """Connect the cluster, and install the extension in it, with *more* settings of `configuration.`."""
         kubeconfig = str(self.testbed.kubeconfig)
         self.document("cluster", "connect", CLUSTER, "-g", GROUP, "--kubeconfig", kubeconfig)
+        self.install(**more)
+
+    def install(self, **more: str) -> None:
+        """Install the extension, or install it anew."""
         with self.session() as session:
             cluster = self.cluster_id(session)
             prefix = "configuration.backupStorageLocation."
@@ -78,9 +88,10 @@ class Stage:
                 f"{prefix}config.storageAccount": "backups1",
                 f"{prefix}config.resourceGroup": GROUP,
                 f"{prefix}config.subscriptionId": session.subscription,
+                **{f"configuration.{name}": value for name, value in more.items()},
             }
             session.put(
-                f"{cluster}/providers/Microsoft.KubernetesConfiguration/extensions/azure-aks-backup",
+                f"{cluster}/providers/{EXTENSION}",
                 {
                     "properties": {
                         "extensionType": "microsoft.dataprotection.kubernetes",

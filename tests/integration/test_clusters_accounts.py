@@ -309,7 +309,7 @@ async def test_the_installer_binds_exactly_the_four_roles_and_writes_no_role_of_
         manifests.rule(RBAC, ["roles"], ["escalate"]),
         manifests.rule(RBAC, ["roles"], ["bind"]),
         manifests.rule("*", ["*"], ["*"]),
-        manifests.rule("apps", ["deployments"], ["create"]),
+        manifests.rule("apps", ["daemonsets"], ["create"]),
     ],
     ids=lambda rule: f"{rule['verbs'][0]} {rule['resources'][0]}",
 )
@@ -341,7 +341,8 @@ async def test_the_installer_s_rights_end_at_our_namespace(cluster: Testbed, acc
             ("impersonate", "", "users"),
         )
     ]
-    outside += [Right(verb, "", "pods", NAMESPACE) for verb in ("list", "create", "get")]
+    outside += [Right("create", "apps", "deployments", place) for place in ("", "default", "kube-system")]
+    outside += [Right(verb, "", "pods", NAMESPACE) for verb in ("create", "get", "delete")]
     outside += [Right("get", "", "pods/exec", NAMESPACE), Right("list", "", "secrets", NAMESPACE)]
     async with access.api(manifests.INSTALLER) as api:
         assert await allowed(api, outside) == set()

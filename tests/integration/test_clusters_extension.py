@@ -23,12 +23,10 @@ from strongroom.controlplane.clusters.errors import (
     ClusterOwned,
     ClusterUnauthorized,
     ClusterUnreachable,
-    ExtensionModeNotSupported,
     ExtensionNotInstalled,
 )
 from strongroom.controlplane.clusters.installer import (
     ExtensionSettings,
-    Mode,
     disable_restore,
     enable_restore,
     extension_health,
@@ -367,11 +365,7 @@ async def test_what_is_missing_of_an_installation_is_told_all_at_once_and_instal
     assert (await extension_health(access)).healthy
 
 
-async def test_what_cannot_be_installed_yet_or_belongs_to_somebody_else_is_refused(
-    cluster: Testbed, access: ClusterAccess
-) -> None:
-    with pytest.raises(ExtensionModeNotSupported):
-        await install_extension(access, ExtensionSettings(mode=Mode.IN_CLUSTER))
+async def test_what_belongs_to_somebody_else_is_refused(cluster: Testbed, access: ClusterAccess) -> None:
     await remove_extension(access)
     cluster.kubectl("create", "clusterrolebinding", manifests.READ, "--clusterrole=view", "--user=somebody")
     try:

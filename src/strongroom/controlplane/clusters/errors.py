@@ -74,12 +74,6 @@ class ConnectorUnfit(ClusterError):
     """The connector's token does not come, does not work, or may do more than ask for tokens."""
 
 
-class ExtensionModeNotSupported(ClusterError):
-    """The extension cannot be installed in that mode yet."""
-
-    exit_code = ExitCode.USAGE
-
-
 class ExtensionNotInstalled(ClusterError):
     """The cluster has no extension of ours."""
 

@@ -1,12 +1,13 @@
 """Installs the extension in a connected cluster, with the installer's token: account, rights, settings.
 
-In mode *hosted* there is no Deployment: a child process of `serve` runs the extension with a token of this account.
+In mode *hosted* a child process of `serve` runs the extension with a token of this account, in mode *in-cluster* a pod
+(`in_cluster.py`).
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -20,11 +21,11 @@ from strongroom.controlplane.clusters.answers import Found, Lease, read
 from strongroom.controlplane.clusters.documents import KINDS
 from strongroom.controlplane.clusters.errors import (
     ClusterError,
-    ExtensionModeNotSupported,
     ExtensionNotInstalled,
     ExtensionUnhealthy,
     translated,
 )
+from strongroom.controlplane.clusters.in_cluster import pod_is_ready, remove_pod, run_pod, wait_for_pod
 from strongroom.controlplane.clusters.kinds import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
@@ -37,7 +38,8 @@ from strongroom.controlplane.clusters.kinds import (
     SERVICE_ACCOUNTS,
 )
 from strongroom.controlplane.clusters.manifests import NAMESPACE
-from strongroom.controlplane.clusters.rights import Right, wait_for_rights
+from strongroom.controlplane.clusters.rights import Right, wait_for_pods_rights, wait_for_rights
+from strongroom.controlplane.clusters.workload import Workload
 from strongroom.controlplane.clusters.writing import put, refuse_foreign, remove, write_connector_list
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.errors import KubeNotFound, KubeProtocolError
@@ -61,7 +63,7 @@ class ExtensionSettings:
 
     *configuration* is what the user sent (`configurationSettings` of ARM), kept with it as it is and so no secret.
     Of each of *storage_locations* it may read the Secret `storage-<location>`. In *hook_namespaces* it may run commands
-    in pods, nowhere else.
+    in pods, nowhere else. *cluster_endpoint* is where a pod sees the stores, if at another address than this server.
     """
 
     mode: Mode = Mode.HOSTED
@@ -69,6 +71,7 @@ class ExtensionSettings:
     configuration: Mapping[str, str] = field(default_factory=dict)
     storage_locations: tuple[str, ...] = ()
     hook_namespaces: tuple[str, ...] = ()
+    cluster_endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,28 +131,30 @@ _RIGHTS: Final = (
 """One right of each binding: with them all bindings count."""
 
 
-async def install_extension(access: ClusterAccess, settings: ExtensionSettings) -> None:
+async def install_extension(
+    access: ClusterAccess, settings: ExtensionSettings, workload: Workload | None = None
+) -> None:
     """Make the extension's account, its rights and its settings as *settings* say; also an update. Not restore.
 
-    On return the rights count.
+    On return the rights count; in mode *in-cluster* the pod that *workload* describes is ready.
 
-    Raises `ExtensionModeNotSupported`, `ClusterForbidden` (an older `connect` left the installer with less),
-    `ClusterOwned`, `ClusterError`s.
+    Raises `ExtensionUnhealthy` where it does not become so, `ClusterForbidden` (an older `connect` left the installer
+    with less), `ClusterOwned`, `ClusterError`s.
     """
-    if settings.mode is not Mode.HOSTED:
-        message = f"the extension cannot be installed in mode {settings.mode.value} yet"
-        raise ExtensionModeNotSupported(message, hint=f"Use the mode {Mode.HOSTED.value}")
+    hosted = settings.mode is Mode.HOSTED
     with translated("install the extension"):
         async with access.api(manifests.INSTALLER) as api:
             before = await _settings(api)
+            if hosted and before is not None and before.mode is Mode.IN_CLUSTER:
+                # Before the settings say otherwise: they are how an attempt that was cut off knows of it.
+                await remove_pod(api)
             # The settings go first: they say where `remove_extension` has to look, also after a run cut off half-way.
             known = (*settings.hook_namespaces, *(before.hook_namespaces if before else ()))
             # What lies in a container of before has to be deleted some day.
             places = (*(before.storage_locations if before else ()), *settings.storage_locations)
             settings = replace(settings, storage_locations=tuple(dict.fromkeys(places)))
             await put(api, manifests.settings_map(_encode(settings, hook_namespaces=known)))
-            listed = settings.mode is Mode.HOSTED
-            for document in manifests.extension(settings.storage_locations, listed=listed):
+            for document in manifests.extension(settings.storage_locations, listed=hosted):
                 await put(api, document)
             for document in manifests.extension_cluster_bindings():
                 await put(api, document)
@@ -160,13 +165,19 @@ async def install_extension(access: ClusterAccess, settings: ExtensionSettings) 
             await write_connector_list(api)
             await _update_definitions(api)
             await put(api, manifests.settings_map(_encode(settings, hook_namespaces=settings.hook_namespaces)))
+            if not hosted:
+                # Nobody but the pod has a token of the account: that it is ready says that its rights count.
+                access.forget(manifests.EXTENSION)
+                await run_pod(api, workload or Workload())
+                await wait_for_pod(api)
+                return
         hooks = [Right("create", "", "pods/exec", place) for place in settings.hook_namespaces]
         secrets = [_right_to_secret(place) for place in settings.storage_locations]
         await wait_for_rights(access, manifests.EXTENSION, (*_RIGHTS, *hooks, *secrets))
 
 
-async def list_location(access: ClusterAccess, name: str) -> None:
-    """Let the extension read the credentials of one more storage location, unless it may.
+async def list_location(access: ClusterAccess, name: str) -> ExtensionSettings:
+    """Let the extension read the credentials of one more storage location, unless it may; return its settings.
 
     Raises `ExtensionNotInstalled`, `ClusterError`s.
     """
@@ -176,15 +187,24 @@ async def list_location(access: ClusterAccess, name: str) -> None:
             if settings is None:
                 raise ExtensionNotInstalled("the cluster has no extension", hint="Install it first")
             if name in settings.storage_locations:
-                return
+                return settings
             settings = replace(settings, storage_locations=(*settings.storage_locations, name))
             listed = settings.mode is Mode.HOSTED
             for document in manifests.extension(settings.storage_locations, listed=listed):
                 await put(api, document)
             # Last: it says that the Role has the name.
             await put(api, manifests.settings_map(_encode(settings, hook_namespaces=settings.hook_namespaces)))
-        if listed:
-            await wait_for_rights(access, manifests.EXTENSION, [_right_to_secret(name)])
+            await _wait_for_rights(access, api, settings, [_right_to_secret(name)])
+        return settings
+
+
+async def _wait_for_rights(
+    access: ClusterAccess, api: KubeApi, settings: ExtensionSettings | None, rights: Sequence[Right]
+) -> None:
+    if settings is not None and settings.mode is Mode.IN_CLUSTER:
+        await wait_for_pods_rights(api, manifests.EXTENSION, rights)
+    else:
+        await wait_for_rights(access, manifests.EXTENSION, rights)
 
 
 def _right_to_secret(location: str) -> Right:
@@ -215,7 +235,8 @@ async def enable_restore(access: ClusterAccess) -> None:
             if not await _there(api, SERVICE_ACCOUNTS, manifests.EXTENSION, NAMESPACE):
                 raise ExtensionNotInstalled("the cluster has no extension", hint="Install it first")
             await put(api, manifests.restore_binding())
-        await wait_for_rights(access, manifests.EXTENSION, [Right("create", "*", "*"), Right("patch", "*", "*")])
+            rights = [Right("create", "*", "*"), Right("patch", "*", "*")]
+            await _wait_for_rights(access, api, await _settings(api), rights)
 
 
 async def disable_restore(access: ClusterAccess) -> None:
@@ -234,6 +255,8 @@ async def remove_extension(access: ClusterAccess) -> None:
         access.forget(manifests.EXTENSION)
         async with access.api(manifests.INSTALLER) as api:
             settings = await _settings(api)
+            if settings is not None and settings.mode is Mode.IN_CLUSTER:
+                await remove_pod(api)
             for role in (manifests.RESTORE, manifests.SNAPSHOTS, manifests.READ):
                 await remove(api, CLUSTER_ROLE_BINDINGS, role)
             for place in settings.hook_namespaces if settings else ():
@@ -267,6 +290,8 @@ async def extension_health(access: ClusterAccess, *, now: datetime | None = None
                     missing.append(f"{ROLE_BINDINGS.name} {manifests.HOOKS} in namespace {place}")
             missing += await _old_roles(api)
             missing += [f"{name}: connect the cluster again" for name in await _missing_definitions(api)]
+            if settings is not None and settings.mode is Mode.IN_CLUSTER and not await pod_is_ready(api):
+                missing.append(f"a pod of the Deployment {manifests.EXTENSION} that is ready")
             beat = await _heartbeat(api)
             restore = await _there(api, CLUSTER_ROLE_BINDINGS, manifests.RESTORE)
     at, running = (beat.at, beat.version) if beat.holder else (None, "")
@@ -274,6 +299,8 @@ async def extension_health(access: ClusterAccess, *, now: datetime | None = None
         return ExtensionHealth(False, None, restore, tuple(missing), at, running)
     if now is not None and not beat.lives(now):
         missing.append(f"a heartbeat of the extension: {f'the last one was at {at}' if at else 'none yet'}")
+    if settings.mode is Mode.IN_CLUSTER:  # its account is not listed: only the pod has its tokens
+        return ExtensionHealth(True, settings, restore, tuple(missing), at, running)
     try:
         await access.token(manifests.EXTENSION)
     except ClusterError as error:
@@ -377,6 +404,7 @@ def _encode(settings: ExtensionSettings, *, hook_namespaces: tuple[str, ...]) ->
         "version": settings.version,
         "configuration": dict(settings.configuration),
         "storage_locations": settings.storage_locations,
+        "cluster_endpoint": settings.cluster_endpoint,
         "hook_namespaces": sorted(set(hook_namespaces)),
     }
     return msgspec.json.encode(value).decode()

@@ -19,8 +19,15 @@ DEFINITIONS: Final = Kind(
     "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", False, _VERBS
 )
 LEASES: Final = Kind("coordination.k8s.io", "v1", "Lease", "leases", True, _VERBS)
+DEPLOYMENTS: Final = Kind("apps", "v1", "Deployment", "deployments", True, _VERBS)
+SERVICES: Final = Kind("", "v1", "Service", "services", True, _VERBS)
+NETWORK_POLICIES: Final = Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", True, _VERBS)
+PODS: Final = Kind("", "v1", "Pod", "pods", True, _VERBS)
 ACCESS_REVIEWS: Final = Kind(
     "authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", False, frozenset(("create",))
+)
+LOCAL_REVIEWS: Final = Kind(
+    "authorization.k8s.io", "v1", "LocalSubjectAccessReview", "localsubjectaccessreviews", True, frozenset(("create",))
 )
 RULES_REVIEWS: Final = Kind(
     "authorization.k8s.io", "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews", False, frozenset(("create",))
@@ -38,6 +45,9 @@ BY_KIND: Final = {
         CLUSTER_ROLES,
         CLUSTER_ROLE_BINDINGS,
         DEFINITIONS,
+        DEPLOYMENTS,
+        SERVICES,
+        NETWORK_POLICIES,
     )
 }
-"""The kinds of the objects that `manifests.py` makes."""
+"""The kinds of the objects that `manifests.py` and `workload.py` make."""

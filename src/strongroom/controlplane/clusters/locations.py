@@ -45,7 +45,11 @@ async def write_location(
     then. Raises `ExtensionNotInstalled`, `ExtensionUnhealthy` where it tells no keys within a minute, `ClusterError`s.
     """
     with translated(f"write the storage location {location.name}"):
-        await list_location(access, location.name)
+        settings = await list_location(access, location.name)
+        if settings.cluster_endpoint:
+            location = msgspec.structs.replace(
+                location, spec=msgspec.structs.replace(location.spec, cluster_endpoint=settings.cluster_endpoint)
+            )
         async with access.api(manifests.INSTALLER) as api:
             # First, so that a new location is not tried without it.
             if credentials:

@@ -139,7 +139,7 @@ def installer() -> list[Object]:
     RBAC lets nobody write a Role with more than he holds himself. So the installer holds what it hands out: tokens of
     accounts (in the connector's Role), our custom resources (in a vault's), the extension's Secrets, ConfigMaps and
     leases, and what the extension does with our custom resources. It has `escalate` on nothing and writes no
-    ClusterRole.
+    ClusterRole. A Deployment may ask for a node's disk: no more than `bind` on *restore* is worth.
     """
     write = ["get", "list", "create", "patch", "delete"]
     own = [
@@ -153,6 +153,11 @@ def installer() -> list[Object]:
         rule(OWN_GROUP, [LOCATIONS], ["get", "list", "watch", "create", "patch", "delete"]),
         rule(OWN_GROUP, _STATUSES, ["patch"]),
         rule("", ["events"], ["create"]),
+        rule("apps", ["deployments"], ["get", "create", "patch", "delete"]),
+        rule("", ["services"], ["get", "create", "patch", "delete"]),
+        rule("networking.k8s.io", ["networkpolicies"], ["get", "create", "patch", "delete"]),
+        rule("", ["pods"], ["list"]),  # why the extension's does not begin
+        rule("authorization.k8s.io", ["localsubjectaccessreviews"], ["create"]),  # does what it was given count yet?
     ]
     wide = [
         rule(_RBAC, ["clusterroles"], ["get", "bind"], FOUR_ROLES),

@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from strongroom.controlplane.clusters.access import ClusterAccess
 from strongroom.controlplane.clusters.answers import AccessReview, read
 from strongroom.controlplane.clusters.errors import ClusterError, ClusterForbidden
-from strongroom.controlplane.clusters.kinds import ACCESS_REVIEWS
+from strongroom.controlplane.clusters.kinds import ACCESS_REVIEWS, LOCAL_REVIEWS
+from strongroom.controlplane.clusters.manifests import NAMESPACE
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.errors import KubeForbidden, KubeNotFound, KubeUnauthorized
 
@@ -39,24 +40,46 @@ async def allowed(api: KubeApi, rights: Iterable[Right]) -> set[Right]:
     """Return those of *rights* that *api*'s own credential has, as the API server says. Raises `KubeError`."""
 
     async def ask(right: Right) -> Right | None:
-        resource, _, subresource = right.resource.partition("/")
-        attributes = {
-            "verb": right.verb,
-            "group": right.group,
-            "resource": resource,
-            "subresource": subresource,
-            "namespace": right.namespace,
-            "name": right.name,
-        }
-        body = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": {key: value for key, value in attributes.items() if value}},
-        }
+        body = _review("SelfSubjectAccessReview", {"resourceAttributes": _attributes(right)})
         answer = read(await api.create(ACCESS_REVIEWS, body), AccessReview)
         return right if answer.status.allowed else None
 
     return {right for right in await asyncio.gather(*map(ask, rights)) if right is not None}
+
+
+async def allowed_to(api: KubeApi, account: str, rights: Iterable[Right]) -> set[Right]:
+    """Return those of *rights* that an *account* of our namespace has there: what counts everywhere does so there.
+
+    Raises `KubeError`.
+    """
+
+    async def ask(right: Right) -> Right | None:
+        attributes = {**_attributes(right), "namespace": NAMESPACE}
+        spec = {"user": f"system:serviceaccount:{NAMESPACE}:{account}", "resourceAttributes": attributes}
+        groups = ["system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}", "system:authenticated"]
+        body = _review("LocalSubjectAccessReview", {**spec, "groups": groups})
+        body["metadata"] = {"namespace": NAMESPACE}
+        answer = read(await api.create(LOCAL_REVIEWS, body, NAMESPACE), AccessReview)
+        return right if answer.status.allowed else None
+
+    return {right for right in await asyncio.gather(*map(ask, rights)) if right is not None}
+
+
+def _review(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec}
+
+
+def _attributes(right: Right) -> dict[str, str]:
+    resource, _, subresource = right.resource.partition("/")
+    attributes = {
+        "verb": right.verb,
+        "group": right.group,
+        "resource": resource,
+        "subresource": subresource,
+        "namespace": right.namespace,
+        "name": right.name,
+    }
+    return {key: value for key, value in attributes.items() if value}
 
 
 async def settled(call: Callable[[], Awaitable[T]]) -> T:
@@ -78,11 +101,21 @@ async def wait_for_rights(access: ClusterAccess, account: str, rights: Iterable[
     """
     wanted = set(rights)
     await settled(lambda: access.token(account))
-    deadline = time.monotonic() + RULES_SECONDS
     async with access.api(account) as api:
-        while missing := wanted - await settled(lambda: allowed(api, wanted)):
-            if time.monotonic() > deadline:
-                told = ", ".join(map(str, sorted(missing)))
-                message = f"{account} was given rights and {RULES_SECONDS:.0f} s later still may not: {told}"
-                raise ClusterError(message, hint="Does another authorizer of the cluster deny it?")
-            await asyncio.sleep(POLL_SECONDS)
+        await _wait(account, wanted, lambda: allowed(api, wanted))
+
+
+async def wait_for_pods_rights(api: KubeApi, account: str, rights: Iterable[Right]) -> None:
+    """As `wait_for_rights`, for an *account* whose tokens only its pod has; asked as the installer."""
+    wanted = set(rights)
+    await _wait(account, wanted, lambda: allowed_to(api, account, wanted))
+
+
+async def _wait(account: str, wanted: set[Right], ask: Callable[[], Awaitable[set[Right]]]) -> None:
+    deadline = time.monotonic() + RULES_SECONDS
+    while missing := wanted - await settled(ask):
+        if time.monotonic() > deadline:
+            told = ", ".join(map(str, sorted(missing)))
+            message = f"{account} was given rights and {RULES_SECONDS:.0f} s later still may not: {told}"
+            raise ClusterError(message, hint="Does another authorizer of the cluster deny it?")
+        await asyncio.sleep(POLL_SECONDS)

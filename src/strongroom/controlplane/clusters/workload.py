@@ -18,6 +18,8 @@ NOBODY: Final = 65534  # user and group of the image, by number: a name would no
 
 _NAME: Final = "app.kubernetes.io/name"
 _SELECTED: Final = {_NAME: EXTENSION}
+SELECTOR: Final = f"{_NAME}={EXTENSION}"
+"""The label selector of the extension's pods."""
 _LABELS: Final = {MANAGED_BY: OWNER, "app.kubernetes.io/part-of": OWNER, **_SELECTED}
 
 # Azure's extension is given the same (docs: `cpuLimit`, `memoryLimit`): four runs at once fit (RUNS_AT_ONCE).

@@ -30,7 +30,12 @@ from strongroom.controlplane.state.resources import Document, Resource
 from strongroom.controlplane.state.times import stamp
 from strongroom.controlplane.workflows.containers import find_place
 from strongroom.controlplane.workflows.engine import Body, Steps
-from strongroom.controlplane.workflows.extension_settings import hook_namespaces_of, mode_of
+from strongroom.controlplane.workflows.extension_settings import (
+    cluster_endpoint_of,
+    hook_namespaces_of,
+    mode_of,
+    workload_of,
+)
 from strongroom.controlplane.workflows.locating import locate, require_reach
 from strongroom.controlplane.workflows.readiness import EXTENSIONS
 from strongroom.controlplane.workflows.services import Services, as_user_error, error_json, error_of
@@ -82,11 +87,12 @@ class ClusterWork:
             configuration=configuration,
             storage_locations=(place.location_name,),
             hook_namespaces=hook_namespaces_of(extension),
+            cluster_endpoint=cluster_endpoint_of(extension),
         )
         access = await self._services.pool.access(cluster)
         if settings.mode is not Mode.HOSTED:
             await self._services.pool.stop_extension(cluster)
-        await install_extension(access, settings)
+        await install_extension(access, settings, workload_of(extension))
         if settings.mode is Mode.HOSTED:
             await self._services.pool.hosted(cluster)
         beat = await wait_for_heartbeat(access, HEARTBEAT_SECONDS)

@@ -33,7 +33,7 @@ from strongroom.controlplane.state.resources import Resource
 from strongroom.controlplane.state.times import now, stamp
 from strongroom.controlplane.workflows.cluster_work import extension_status
 from strongroom.controlplane.workflows.containers import ACCOUNTS, PREFIX, account_of_extension, find_place
-from strongroom.controlplane.workflows.extension_settings import hook_namespaces_of, mode_of
+from strongroom.controlplane.workflows.extension_settings import cluster_endpoint_of, hook_namespaces_of, workload_of
 from strongroom.controlplane.workflows.readiness import EXTENSION_TYPE, EXTENSIONS, extension_of
 from strongroom.controlplane.workflows.restore_rights import restores_into
 
@@ -125,7 +125,8 @@ def _check(call: Call, tx: Tx, cluster: Resource, extension: Resource) -> None:
             actions=(f"Change or delete the extension '{other.name}'.",),
         )
     hook_namespaces_of(extension)
-    mode_of(extension)
+    workload_of(extension)
+    cluster_endpoint_of(extension)
     account_id, container = account_of_extension(extension)
     # Installing makes the repository in the container, so the caller must be one who may write there.
     call.demand(
