@@ -158,8 +158,10 @@ class Stage:
         return through
 
     def planned(self) -> list[Point]:
-        plan = self.folder / "plan"
-        found: list[Point] = json.loads(plan.read_text() or "[]") if plan.exists() else []
+        try:
+            found: list[Point] = json.loads((self.folder / "plan").read_text() or "[]")
+        except FileNotFoundError:
+            return []
         return found
 
     def _alive(self) -> bool:
@@ -181,7 +183,14 @@ class Stage:
 
     @property
     def ready(self) -> dict[str, str]:
-        found: dict[str, str] = json.loads((self.folder / "ready.json").read_text())
+        def read() -> dict[str, str]:
+            with contextlib.suppress(FileNotFoundError):
+                found: dict[str, str] = json.loads((self.folder / "ready.json").read_text())
+                return found
+            return {}
+
+        # A server that comes up takes its predecessor's file away before it writes its own.
+        found: dict[str, str] = eventually("the server says how to reach it", read)
         return found
 
     @property

@@ -126,9 +126,10 @@ async def test_a_job_s_document_that_is_made_anew_is_the_same_work_through_every
     stage: WatchStage, cluster: Testbed
 ) -> None:
     job, target = str(uuid.uuid4()), f"shop-{uuid.uuid4().hex[:6]}"
-    with FaultProxy.for_cluster(cluster.kubeconfig) as proxy, stage.running():
-        kubeconfig = proxy.write_kubeconfig(stage.folder / "through")
+    with stage.running():
         await stage.locate()
+    with FaultProxy.for_cluster(cluster.kubeconfig) as proxy:
+        kubeconfig = proxy.write_kubeconfig(stage.folder / "through")
         # What is asked is done, and its answer lost; then watches end in every way.
         rules = [
             Rule(DropReply(), method="POST", path="/backups", times=1),
@@ -139,10 +140,16 @@ async def test_a_job_s_document_that_is_made_anew_is_the_same_work_through_every
         for rule in rules:
             proxy.add(rule)
         async with KubeApi(load_kubeconfig(kubeconfig)) as api:
-            first = await followed(api, backup(job))
+            following = asyncio.create_task(followed(api, backup(job)))
+
+            async def all_happened() -> bool:
+                return [rule.fired for rule in rules] == [1, 1, 1, 1]
+
+            await eventually(all_happened)  # nobody carries the Backup out before
+            stage.start()
+            first = await following
             assert isinstance(first, BackupStatus)
             assert (first.phase, bool(first.recovery_point_id)) == (Phase.COMPLETED, True)
-            assert [rule.fired for rule in rules] == [1, 1, 1, 1]
             stage.kubectl("delete", "backup", job)
             again = await followed(api, backup(job))
             assert again.recovery_point_id == first.recovery_point_id

@@ -1,6 +1,7 @@
 """Points that expire, instances that are purged, containers that are pruned and compared: on real repositories."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -22,6 +23,7 @@ from strongroom.controlplane.workflows.memory_engine import MemoryEngine
 from strongroom.controlplane.workflows.pointdocs import store_points
 from strongroom.controlplane.workflows.protecting import DELETED
 from strongroom.controlplane.workflows.syncing import SYNC, Syncing
+from strongroom.controlplane.workflows.writers import WRITER
 from strongroom.dataplane.repository.journal import write_restore_entry
 from strongroom.dataplane.repository.model import Instant, Manifest, VolumeEntry, VolumeState
 from strongroom.protection.instance import ProtectionState
@@ -56,8 +58,9 @@ class Home(Stage):
         async with self.services.containers.repository(PLACE) as repository:
             objects = [config_map("a", stamp(self.clock()))]
             _, manifest = await back_up(repository, objects, caller=caller, instant=taken, volumes=volumes)
-        if known:
-            with self.db.write() as tx:
+        with self.db.write() as tx:
+            tx.secrets.put(WRITER + manifest.writer, json.dumps([CLUSTER.lower()]).encode())
+            if known:
                 store_points(tx, instance.id, PLACE, [manifest])
         return manifest
 
