@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from strongroom.testbed.azure_cli import VERSION, installed
+
+from ..serving import RunningServer
+
 COMMAND_SECONDS = 120  # a command takes 1-2 s, most of it imports; the machine may be busy with other tests
 
 
@@ -67,3 +73,28 @@ class AzureCli:
             "AZURE_CORE_NO_COLOR": "true",
             "REQUESTS_CA_BUNDLE": str(self.ca_file),
         }
+
+
+def new_cli(server: RunningServer, folder: Path) -> AzureCli:
+    python = installed()
+    if python is None:
+        pytest.skip(f"azure-cli {VERSION} is not installed: make compat")
+    return AzureCli(python, folder, Path(server.ready["caFile"]))
+
+
+def sign_in(az: AzureCli, server: RunningServer, tenant: str) -> Any:
+    """Sign the administrator in; az reads the secret from a file, as it should stand in no list of processes."""
+    secret = az.folder / "secret"
+    secret.touch(0o600)
+    secret.write_text(server.ready["clientSecret"])
+    return az("login", "--service-principal", "-u", server.ready["clientId"], "-p", f"@{secret}", "--tenant", tenant)
+
+
+def signed_in(server: RunningServer, folder: Path, *, slash: str = "/") -> AzureCli:
+    """Return az in a cloud of its own, signed in as the administrator; *slash*: what the cloud's address ends in."""
+    az = new_cli(server, folder)
+    az("cloud", "register", "-n", "Strongroom", "--endpoint-resource-manager", f"{server.url}{slash}")
+    az("cloud", "set", "-n", "Strongroom")
+    az("config", "set", "core.instance_discovery=false")
+    sign_in(az, server, server.ready["tenantId"])
+    return az

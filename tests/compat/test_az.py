@@ -17,7 +17,7 @@ from strongroom.testbed.azure_cli import VERSION, installed
 from strongroom.testbed.cluster import Testbed
 
 from ..serving import RunningServer, running_server
-from .azure_command import AzureCli
+from .azure_command import AzureCli, new_cli, sign_in, signed_in
 
 OPERATOR = "Microsoft.DataProtection/backupVaults/backup-operator"
 VAULT = {
@@ -28,21 +28,6 @@ VAULT = {
         "storageSettings": [{"datastoreType": "VaultStore", "type": "LocallyRedundant"}],
     },
 }
-
-
-def new_cli(server: RunningServer, folder: Path) -> AzureCli:
-    python = installed()
-    if python is None:
-        pytest.skip(f"azure-cli {VERSION} is not installed: make compat")
-    return AzureCli(python, folder, Path(server.ready["caFile"]))
-
-
-def sign_in(az: AzureCli, server: RunningServer, tenant: str) -> Any:
-    """Sign the administrator in; az reads the secret from a file, as it should stand in no list of processes."""
-    secret = az.folder / "secret"
-    secret.touch(0o600)
-    secret.write_text(server.ready["clientSecret"])
-    return az("login", "--service-principal", "-u", server.ready["clientId"], "-p", f"@{secret}", "--tenant", tenant)
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 @pytest.fixture(scope="module")
 def az(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> AzureCli:
     """az, signed in as the administrator of the server."""
-    cli = new_cli(server, tmp_path_factory.mktemp("az"))
-    cli("cloud", "register", "-n", "Strongroom", "--endpoint-resource-manager", f"{server.url}/")
-    cli("cloud", "set", "-n", "Strongroom")
-    cli("config", "set", "core.instance_discovery=false")
-    sign_in(cli, server, server.ready["tenantId"])
-    return cli
+    return signed_in(server, tmp_path_factory.mktemp("az"))
 
 
 @pytest.fixture
@@ -230,11 +210,7 @@ def cluster_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
 
 def test_clusters_and_trusted_access(cluster_server: RunningServer, compat_cluster: Testbed, tmp_path: Path) -> None:
     server = cluster_server
-    az = new_cli(server, tmp_path)
-    az("cloud", "register", "-n", "Strongroom", "--endpoint-resource-manager", server.url)
-    az("cloud", "set", "-n", "Strongroom")
-    az("config", "set", "core.instance_discovery=false")
-    sign_in(az, server, server.ready["tenantId"])
+    az = signed_in(server, tmp_path, slash="")
     for namespace in ("Microsoft.ContainerService", "Microsoft.DataProtection"):
         az("provider", "register", "-n", namespace)
     az("group", "create", "-n", "aks", "-l", "westeurope")

@@ -140,7 +140,7 @@ BROKEN: dict[str, tuple[Callable[[World], None], str, str]] = {
         "MissingSubscriptionRegistration",
         "az provider register --namespace Microsoft.KubernetesConfiguration",
     ),
-    "no policy": (_without(POLICY), INVALID, "az dataprotection backup-policy create"),
+    "no policy": (_without(POLICY), INVALID, "strongroom policy create daily"),
     "no vault identity": (
         _no_identity(VAULT),
         "UserErrorVaultIdentityNotFound",
@@ -178,7 +178,12 @@ BROKEN: dict[str, tuple[Callable[[World], None], str, str]] = {
         f"az group create --subscription {SUBSCRIPTION.rpartition('/')[2]} --name snapshots",
     ),
     "no storage account": (_without(ACCOUNT), LOCATION, "az storage account create"),
-    "no container": (_without(CONTAINER), LOCATION, "az storage container create --account-name shopbackups"),
+    "no container": (
+        _without(CONTAINER),
+        LOCATION,
+        f"az storage container-rm create --subscription {SUBSCRIPTION.rpartition('/')[2]} --resource-group apps "
+        "--storage-account shopbackups --name backups",
+    ),
     "an extension without a location": (
         lambda world: world.change(EXTENSION, configurationSettings={}),
         LOCATION,
@@ -187,7 +192,7 @@ BROKEN: dict[str, tuple[Callable[[World], None], str, str]] = {
     "a vault of another region": (
         lambda world: world.document(VAULT, location="east"),
         INVALID,
-        "az dataprotection backup-vault create",
+        "strongroom vault create NAME",
     ),
     "an account of another region": (
         lambda world: world.document(ACCOUNT, location="east"),

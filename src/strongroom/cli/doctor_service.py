@@ -219,7 +219,8 @@ def _storage(session: Session) -> Iterator[Finding]:
         if state != "Succeeded":
             yield fail("storage", account["name"], f"it is {state}", "strongroom storage attach, to attach it anew")
         elif not count:
-            mend = f"az storage container create --account-name {account['name']} --name CONTAINER"
+            where = f"--resource-group {account['id'].split('/')[4]} --storage-account {account['name']}"
+            mend = f"az storage container-rm create {where} --name CONTAINER"
             yield warn("storage", account["name"], "it has no container", mend)
         else:
             yield ok("storage", account["name"], f"{count} containers")

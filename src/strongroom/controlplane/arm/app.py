@@ -92,7 +92,7 @@ class ArmApp:
         await Response(content, reply.status, headers, media)(scope, receive, send)
 
     async def _answer(self, request: Request, request_id: str) -> Reply:
-        facing = "microsoft.dataprotection" in request.url.path.lower()
+        always = "microsoft.dataprotection" in request.url.path.lower()
         principal = None
         try:
             # The token first: without one nobody learns which paths exist.
@@ -121,6 +121,8 @@ class ArmApp:
                 log.warning("the database did not answer request=%s reason=%r", request_id, error.reason)
             elif status >= 500 and not isinstance(error, ArmError):
                 log.error("request failed request=%s", request_id, exc_info=error)
+            # What mends it stands in no other field: elsewhere than in this namespace Azure has it where there is any.
+            facing = always or bool(user_error.recommended_action)
             return Reply(status, {"error": arm_error(user_error, request_id, with_facing=facing)}, headers)
 
     def _sign_in(self, request: Request) -> Principal:

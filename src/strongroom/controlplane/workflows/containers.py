@@ -89,24 +89,32 @@ def account_of_extension(extension: Resource) -> tuple[str, str]:
 def find_place(tx: Tx, extension: Resource) -> Place:
     """Return the container that an extension uses. Raises `Refused` when account or container do not exist."""
     account_id, container = account_of_extension(extension)
-    if problem := missing_place(tx, account_id, container):
+    if problem := missing_place(tx, extension):
         raise Refused(problem)
     account = tx.resources.get(account_id)
     assert account is not None, "missing_place has found it"
     return Place(read_account(tx, account), account.id, container)
 
 
-def missing_place(tx: Tx, account_id: str, container: str) -> UserError | None:
-    """Return the error that storage account or container do not exist, None when they do."""
+def missing_place(tx: Tx, extension: Resource) -> UserError | None:
+    """Return the error that the storage account or container of *extension* do not exist, None when they do.
+
+    Raises `Refused` when it names none.
+    """
+    account_id, container = account_of_extension(extension)
     place = f"{account_id}/blobServices/default/containers/{container}"
     missing = next((id for id in (account_id, place) if tx.resources.get(id) is None), None)
     if missing is None:
         return None
     _, _, subscription, _, group, *_, account = account_id.split("/")
+    where = f"--subscription {subscription} --resource-group {group}"
+    cluster = tx.resources.get(extension.parent)
+    region = f" --location {cluster.doc.get('location')}" if cluster else ""
+    # container-rm: `az storage container create` asks the account itself, which here is no service of Azure's.
     command = (
-        f"az storage account create --subscription {subscription} --resource-group {group} --name {account} …"
+        f"az storage account create {where} --name {account}{region}"
         if missing == account_id
-        else f"az storage container create --account-name {account} --name {container}"
+        else f"az storage container-rm create {where} --storage-account {account} --name {container}"
     )
     return UserError(
         str(ErrorCode.NO_DEFAULT_LOCATION),

@@ -71,17 +71,23 @@ def target_problems(tx: Tx, vault: Resource, cluster: str, group: str, access: A
         *provider_problems(tx, vault, cluster),
         *cluster_problems(tx, vault, cluster),
         *_location_problems(tx, cluster),
-        *_group_problems(tx, group),
+        *_group_problems(tx, group, _region(tx, vault, cluster)),
         *role_problems(access, parties_of(tx, vault, cluster, group)),
     ]
 
 
 def _policy_problems(tx: Tx, request: InstanceRequest) -> Iterator[UserError]:
     if tx.resources.get(request.policy) is None:
+        *_, vault, _, name = request.policy.split("/")
+        named = f"{_place(request.policy)} --vault-name {vault}"
         yield UserError(
             str(ErrorCode.INVALID_INPUT),
             f"The backup policy {request.policy} does not exist.",
-            ("Create it first: az dataprotection backup-policy create.",),
+            (
+                f"strongroom policy create {name} {named}",
+                f"Or, with rules of your own: az dataprotection backup-policy create {named} --name {name} "
+                "--policy FILE",
+            ),
             "properties.policyInfo.policyId",
         )
 
@@ -107,7 +113,10 @@ def cluster_problems(tx: Tx, vault: Resource, cluster_id: str) -> Iterator[UserE
         yield UserError(
             str(ErrorCode.RESOURCE_NOT_FOUND),
             f"The cluster {cluster_id} does not exist.",
-            ("Connect it: strongroom cluster connect NAME --resource-group GROUP --kubeconfig FILE",),
+            (
+                f"strongroom cluster connect {cluster_id.rpartition('/')[2]} {_place(cluster_id)} "
+                f"--location {vault.doc.get('location')} --kubeconfig FILE",
+            ),
             "properties.dataSourceInfo.resourceID",
         )
         return
@@ -117,8 +126,8 @@ def cluster_problems(tx: Tx, vault: Resource, cluster_id: str) -> Iterator[UserE
             f"The cluster is in '{cluster.doc.get('location')}' and the vault in '{vault.doc.get('location')}'; "
             "both must be in one region.",
             (
-                f"az dataprotection backup-vault create {_place(vault.id)} --vault-name NAME "
-                f"--location {cluster.doc.get('location')} …, and use that vault.",
+                f"strongroom vault create NAME {_place(vault.id)} --location {cluster.doc.get('location')}",
+                "Then use that vault.",
             ),
             "properties.dataSourceInfo.resourceLocation",
         )
@@ -131,7 +140,8 @@ def cluster_problems(tx: Tx, vault: Resource, cluster_id: str) -> Iterator[UserE
                 f"az k8s-extension create {_place(cluster.id)} --cluster-type managedClusters --cluster-name "
                 f"{cluster.name} --name azure-aks-backup --extension-type microsoft.dataprotection.kubernetes --scope "
                 "cluster --release-train stable --configuration-settings blobContainer=CONTAINER "
-                "storageAccount=ACCOUNT storageAccountResourceGroup=GROUP storageAccountSubscriptionId=SUBSCRIPTION",
+                "storageAccount=ACCOUNT storageAccountResourceGroup=GROUP "
+                f"storageAccountSubscriptionId={subscription_of(cluster.id)}",
             ),
             cluster.id,
         )
@@ -178,18 +188,18 @@ def _location_problems(tx: Tx, cluster_id: str) -> Iterator[UserError]:
     if cluster is None or extension is None:
         return
     try:
-        account_id, container = account_of_extension(extension)
+        account_id, _ = account_of_extension(extension)
     except Refused as error:
         yield error.error
         return
-    if problem := missing_place(tx, account_id, container):
+    if problem := missing_place(tx, extension):
         yield problem
     if subscription_of(account_id).lower() != subscription_of(cluster.id).lower():
         yield UserError(
             str(ErrorCode.INVALID_INPUT),
             f"The storage account {account_id} is in the subscription {subscription_of(account_id)} and the cluster in "
             f"{subscription_of(cluster.id)}; both must be in one subscription.",
-            (_another_account(cluster),),
+            _another_account(cluster),
             account_id,
         )
     account = tx.resources.get(account_id)
@@ -198,24 +208,29 @@ def _location_problems(tx: Tx, cluster_id: str) -> Iterator[UserError]:
             str(ErrorCode.INVALID_INPUT),
             f"The storage account {account.name} is in '{account.doc.get('location')}' and the cluster in "
             f"'{cluster.doc.get('location')}'; both must be in one region.",
-            (_another_account(cluster),),
+            _another_account(cluster),
             account_id,
         )
 
 
-def _another_account(cluster: Resource) -> str:
+def _another_account(cluster: Resource) -> tuple[str, ...]:
     return (
-        f"az storage account create {_place(cluster.id)} --name NAME --location {cluster.doc.get('location')}, then "
-        "install the extension with it."
+        f"az storage account create {_place(cluster.id)} --name NAME --location {cluster.doc.get('location')}",
+        "Then install the extension with it.",
     )
 
 
-def _group_problems(tx: Tx, group: str) -> Iterator[UserError]:
+def _region(tx: Tx, vault: Resource, cluster_id: str) -> str:
+    """Return where the resources of a cluster belong, which is where its vault is."""
+    return str((tx.resources.get(cluster_id) or vault).doc.get("location"))
+
+
+def _group_problems(tx: Tx, group: str, region: str) -> Iterator[UserError]:
     if tx.resources.get(group) is None:
         yield UserError(
             GROUP_NOT_FOUND,
             f"The snapshot resource group {group} does not exist.",
-            (f"az group create {_place(group, '--name')} --location REGION",),
+            (f"az group create {_place(group, '--name')} --location {region}",),
             "properties.policyInfo.policyParameters.dataStoreParametersList",
         )
 
@@ -226,7 +241,11 @@ def require_parties(tx: Tx, vault: Resource, cluster: str, group: str) -> Partie
     Nothing is asked for that roles do not depend on, such as trusted access or the state of the extension.
     """
     parties = parties_of(tx, vault, cluster, group)
-    problems = (*cluster_problems(tx, vault, cluster), *_location_problems(tx, cluster), *_group_problems(tx, group))
+    problems = (
+        *cluster_problems(tx, vault, cluster),
+        *_location_problems(tx, cluster),
+        *_group_problems(tx, group, _region(tx, vault, cluster)),
+    )
     absent = [problem for problem in problems if problem.code in _ABSENT]
     refuse_if_any([*absent, *identity_problems(parties)], "The request for permissions")
     return parties

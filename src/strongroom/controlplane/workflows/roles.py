@@ -117,23 +117,24 @@ def identity_problems(parties: Parties) -> Iterator[UserError]:
             yield UserError(
                 str(_NO_IDENTITY[holder]),
                 f"The {holder} '{identity.name}' has no managed identity, so no role can be given to it.",
-                (_identity_command(holder, identity.resource),),
+                _identity_commands(holder, identity.resource),
                 identity.resource,
             )
 
 
-def _identity_command(holder: Holder, resource: str) -> str:
+def _identity_commands(holder: Holder, resource: str) -> tuple[str, ...]:
     segments = resource.split("/")
     place = f"--subscription {segments[2]} --resource-group {segments[4]}"
     match holder:
         case Holder.VAULT:
-            return f"az dataprotection backup-vault update {place} --vault-name {segments[-1]} --type SystemAssigned"
+            return (f"az dataprotection backup-vault update {place} --vault-name {segments[-1]} --type SystemAssigned",)
         case Holder.CLUSTER:
-            return f"az aks update {place} --name {segments[-1]} --enable-managed-identity"
+            return (f"az aks update {place} --name {segments[-1]} --enable-managed-identity",)
         case Holder.EXTENSION:
             return (
                 f"az k8s-extension delete {place} --cluster-type managedClusters --cluster-name {segments[8]} "
-                f"--name {segments[-1]}, then install it again: az k8s-extension create …"
+                f"--name {segments[-1]}",
+                "Then install it again, as before: az k8s-extension create.",
             )
 
 
