@@ -112,6 +112,8 @@ class Stage:
     lives: contextlib.ExitStack
     audited: int = 0
     """How much of the audit log was written when the test began."""
+    how_it_runs: dict[str, str] = field(default_factory=dict)
+    """The extension's further configuration settings: where its process runs. Unsaid: beside the server."""
     container: str = field(default_factory=lambda: f"backups-{uuid.uuid4().hex[:6]}")
 
     def __post_init__(self) -> None:
@@ -218,6 +220,10 @@ def make_subscription(server: RunningServer) -> str:
 
 
 def test_the_how_to_step_for_step(stage: Stage) -> None:
+    follow_the_how_to(stage)
+
+
+def follow_the_how_to(stage: Stage) -> None:
     register_providers(stage)
     create_vault(stage)
     create_policy(stage)
@@ -349,6 +355,7 @@ def install_extension(stage: Stage) -> None:
                 f"{prefix}config.subscriptionId": stage.other,
                 f"{prefix}config.useAAD": "true",
                 "credentials.tenantId": stage.server.ready["tenantId"],
+                **stage.how_it_runs,
             },
         }
     }
