@@ -8,11 +8,10 @@ from typing import Final
 
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.config import ClusterAccess, load_in_cluster, load_kubeconfig
-from strongroom.dataplane.kube.errors import KubeServerError, KubeTooManyRequests, KubeUnreachable
 from strongroom.errors import UsageError
 from strongroom.extension.keys import ExtensionKeys, ensure_keys
 from strongroom.extension.pipe import cluster_access
-from strongroom.extension.runs.context import RunContext
+from strongroom.extension.runs.context import AWAY, RunContext
 from strongroom.extension.watching.monitor import Monitor
 from strongroom.extension.watching.serving import Listen, serving
 from strongroom.extension.watching.watcher import Watcher
@@ -79,6 +78,6 @@ async def _keys(access: ClusterAccess, namespace: str) -> ExtensionKeys:
         try:
             async with KubeApi(access, user_agent="strongroom-extension") as api:
                 return await ensure_keys(api, namespace)
-        except (KubeUnreachable, KubeServerError, KubeTooManyRequests) as error:
+        except AWAY as error:
             log.warning("the API server does not answer yet", extra={"reason": error.message})
             await asyncio.sleep(START_AGAIN_SECONDS)

@@ -33,9 +33,7 @@ class _Versioned(msgspec.Struct, frozen=True):
     metadata: _Version = _Version()
 
 
-async def follow(
-    api: KubeApi, kind: Kind, namespace: str, listed: Listed, changed: Changed, told: Well = lambda _: None
-) -> None:
+async def follow(api: KubeApi, kind: Kind, namespace: str, listed: Listed, changed: Changed, told: Well) -> None:
     """Tell all objects of *kind* in *namespace*, then each change; after a gap all objects again.
 
     Never ends. What the API server answers instead is logged once for each outage, and tried again.

@@ -6,6 +6,7 @@ Pure bookkeeping: `serving.py` shows it. docs/reference/extension.md lists the m
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from prometheus_client import (
@@ -32,7 +33,6 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotati
 
 # From a small namespace to the longest restore that anybody watches; four times as long each.
 _DURATION_BUCKETS_SECONDS: Final = (1.0, 4.0, 15.0, 60.0, 240.0, 900.0, 3600.0, 14400.0)
-_WAITING: Final = (Phase.NEW, Phase.IN_PROGRESS)
 
 
 class Monitor:
@@ -48,16 +48,17 @@ class Monitor:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         Info("strongroom_extension", "The extension that answers.", registry=registry).info({"version": __version__})
-        self._lease = Gauge(
+        lease = Gauge(
             "strongroom_lease_held", "1 while this process is the one that carries out documents.", registry=registry
         )
+        lease.set_function(lambda: self._held)
         self._outages = Counter(
             "strongroom_watch_outages",
             "How often the API server broke off a watch, or did not answer one.",
             ["resource"],
             registry=registry,
         )
-        self._runs = Gauge(
+        runs = Gauge(
             "strongroom_runs", "Documents that wait (New) or run (InProgress).", ["kind", "phase"], registry=registry
         )
         self._finished = Counter(
@@ -111,7 +112,7 @@ class Monitor:
                 if phase.final:
                     self._finished.labels(kind, phase, "false")
                 else:
-                    self._runs.labels(kind, phase)
+                    runs.labels(kind, phase).set_function(partial(self._count, kind, phase))
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
@@ -127,15 +128,12 @@ class Monitor:
         """Take that this process holds the lease and begins to watch *resources*."""
         self._held = True
         self._connected = dict.fromkeys(resources, False)
-        self._lease.set(1)
 
     def not_leading(self) -> None:
         """Take that the lease is gone: nothing runs here any more."""
         self._held = False
         self._connected.clear()
         self._under_way.clear()
-        self._lease.set(0)
-        self._count()
 
     def watched(self, resource: str, *, well: bool) -> None:
         """Take that a watch works, or has just stopped to."""
@@ -150,9 +148,7 @@ class Monitor:
         if not status.phase.final:
             before, since = self._under_way.get(key, (None, 0.0))
             self._under_way[key] = (status.phase, since if before is status.phase else self._clock())
-            self._count()
         elif (begun := self._under_way.pop(key, None)) is not None:
-            self._count()
             self._ended(work.kind, status, dry=dry)
             if not dry:
                 if begun[0] is Phase.IN_PROGRESS:
@@ -202,8 +198,5 @@ class Monitor:
             case DeleteBackupStatus():
                 self._deleted.inc(status.deleted)
 
-    def _count(self) -> None:
-        for kind in WORK_KINDS:
-            for wanted in _WAITING:
-                count = sum(1 for (of, _), (phase, _) in self._under_way.items() if (of, phase) == (kind, wanted))
-                self._runs.labels(kind, wanted).set(count)
+    def _count(self, kind: Kind, phase: Phase) -> int:
+        return sum((of, now) == (kind, phase) for (of, _), (now, _) in self._under_way.items())
