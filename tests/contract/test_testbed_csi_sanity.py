@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.testbed.binaries import CSI_SANITY, MODULES, TEST_MODULES, locate
+from strongroom.testbed.binaries import CSI_SANITY, MODULES, locate, locate_test_program
 
 # Of 103, those for what the driver offers: volumes, clones, snapshots and their lists, publishing without staging.
 APPLICABLE = 47
@@ -37,7 +37,7 @@ def driver_socket(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="publishing a volume is a bind mount, which needs root")
 def test_the_driver_passes_the_official_csi_suite(driver_socket: Path, tmp_path: Path) -> None:
-    sanity = locate(print, TEST_MODULES)[CSI_SANITY]
+    sanity = locate_test_program(CSI_SANITY, print)
     places = [f"--csi.mountdir={tmp_path / 'mount'}", f"--csi.stagingdir={tmp_path / 'staging'}"]
     done = subprocess.run(
         [sanity, f"--csi.endpoint={driver_socket}", *places, "--ginkgo.no-color"],

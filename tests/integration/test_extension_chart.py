@@ -14,7 +14,7 @@ import yaml
 from strongroom.controlplane.clusters import manifests, packaging
 from strongroom.controlplane.clusters.manifests import EXTENSION, NAMESPACE
 from strongroom.controlplane.clusters.workload import Workload
-from strongroom.testbed.binaries import HELM, TEST_MODULES, locate
+from strongroom.testbed.binaries import HELM, locate_test_program
 from strongroom.testbed.cluster import Testbed
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -85,7 +85,7 @@ class Helm:
         return done.stdout
 
     def run(self, *words: str, values: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
-        program = locate(print, [module for module in TEST_MODULES if module.folder == HELM])[HELM]
+        program = locate_test_program(HELM, print)
         homes = {f"HELM_{name}_HOME": str(self.folder / name) for name in ("CACHE", "CONFIG", "DATA")}
         return subprocess.run(
             [program, "--namespace", NAMESPACE, *words, *(["--values", "-"] if values is not None else [])],

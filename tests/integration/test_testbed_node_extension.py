@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from strongroom.controlplane.clusters.manifests import EXTENSION, NAMESPACE, RESTORE
-from strongroom.testbed.binaries import HELM, MODULES, TEST_MODULES, locate
+from strongroom.testbed.binaries import HELM, MODULES, locate, locate_test_program
 from strongroom.testbed.cluster import Testbed
 from strongroom.testbed.faults import FaultProxy
 from strongroom.testbed.faults_rules import Hang, Recorded, Rule, Status
@@ -107,7 +107,7 @@ def installed(node_testbed: Testbed, tmp_path: Path) -> Iterator[Installed]:
     (tmp_path / "deploy").symlink_to(ROOT / "deploy")
     clear(node_testbed)
     node_testbed.load_image(extension_image())
-    helm = locate(print, [module for module in TEST_MODULES if module.folder == HELM])[HELM]
+    helm = locate_test_program(HELM, print)
     kubectl = locate(print, MODULES)["kubectl"]
     with moto() as s3, FaultProxy.for_store(s3.endpoint) as proxy:
         programs = [str(Path(each).parent) for each in (sys.executable, helm, kubectl)]

@@ -188,6 +188,12 @@ def locate(report: Report, modules: Iterable[GoModule] = MODULES) -> Binaries:
     return Binaries(paths)
 
 
+def locate_test_program(name: str, report: Report) -> str:
+    """Return where a program of `TEST_MODULES` lies, building it alone if it is missing. Raises `BuildFailed`."""
+    modules = [module for module in TEST_MODULES if name in {program.name for program in module.programs}]
+    return locate(report, modules)[name]
+
+
 def locate_node(report: Report) -> Binaries:
     """Return what a cluster with a real node is made of, building what is missing; `nftables` is a folder of packages.
 
