@@ -21,7 +21,8 @@ from .clusters_stage import clean
 from .node_stage import claim, create, eventually, pod, run
 
 NEW = ("--cluster", CLUSTER, "--policy", "often", "--snapshot-resource-group", SNAPSHOTS)
-SLEEP = ("sh", "-c", "echo before >/data/f; sleep 100000")
+# In the restored pod too: there it finds the file and leaves it.
+WRITE = ("sh", "-c", "test -e /data/f || echo before >/data/f; sleep 100000")
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_a_cluster_is_backed_up_and_restored_by_a_pod_that_the_server_installed(
     node_testbed.kubectl("create", "namespace", "shop")
     node_testbed.kubectl("create", "configmap", "settings", "-n", "shop", "--from-literal=greeting=hello")
     create(node_testbed, "shop", claim("data"))
-    run(node_testbed, "shop", pod("writer", *SLEEP, claim="data"))
+    run(node_testbed, "shop", pod("writer", *WRITE, claim="data"))
     stage.document("vault", "create", VAULT, "-g", GROUP)
     stage.document("policy", "create", "often", "--every", "4h", "--keep", "3d")
     stage.trust()
@@ -79,7 +80,7 @@ def test_a_cluster_is_backed_up_and_restored_by_a_pod_that_the_server_installed(
     assert backup["status"]["phase"] == "Completed"
     point = backup["status"]["recoveryPointId"]
 
-    node_testbed.kubectl("exec", "writer", "-n", "shop", "--", "sh", "-c", "echo after >/data/f")
+    node_testbed.kubectl("exec", "writer", "-n", "shop", "--", "sh", "-c", "echo changed >/data/f")
     stage.document("instance", "grant", INSTANCE, "--target", CLUSTER)
     back = ("instance", "restore", INSTANCE, "--point", "latest", "--map-namespace", "shop=copy")
     restored = stage.document(*back, "--include-namespace", "shop")
@@ -92,6 +93,7 @@ def test_a_cluster_is_backed_up_and_restored_by_a_pod_that_the_server_installed(
         return said == "Running"
 
     eventually(is_back, "the restored pod runs", 120)
+    assert node_testbed.kubectl("exec", "writer", "-n", "copy", "--", "cat", "/data/f").strip() == "before"
     # The same pod all the while; and when the extension is deleted, it goes.
     assert [each["metadata"]["uid"] for each in there(node_testbed, "pods", *own)["items"]] == [uid]
     instance = stage.document("instance", "show", INSTANCE)["id"]
