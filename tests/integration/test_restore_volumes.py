@@ -189,7 +189,19 @@ async def test_row_23_a_snapshot_that_is_gone_fails_its_claim_with_the_drivers_r
     broken = msgspec.structs.replace(lost, handle=lost.handle + "-gone")
     point.manifest = msgspec.structs.replace(point.manifest, volumes=(broken,))
     monkeypatch.setattr("strongroom.dataplane.restore.imports.READY_SECONDS", 3)
-    _, result = await restore(api, repo, point, RestoreRequest(map_namespaces={namespace: other}))
+    monkeypatch.setattr("strongroom.dataplane.restore.imports.NUDGE_SECONDS", 0.2)
+    restoring = asyncio.create_task(restore(api, repo, point, RestoreRequest(map_namespaces={namespace: other})))
+
+    async def nudged() -> bool:
+        assert not restoring.done(), "the controllers were not made to look again at what is not ready"
+        found = [
+            msgspec.json.decode(i) async for p in api.list_pages(CONTENT_KIND, labels=RESTORE_LABEL) for i in p.items
+        ]
+        mine = [each for each in found if each["spec"]["source"].get("snapshotHandle") == broken.handle]
+        return any(NUDGED_ANNOTATION in each["metadata"]["annotations"] for each in mine)
+
+    await eventually(nudged)
+    _, result = await restoring
     failed = next(obj for obj in result.objects if obj.kind == "PersistentVolumeClaim")
     assert failed.action is Done.FAILED
     assert broken.handle in failed.reason
@@ -199,46 +211,6 @@ async def test_row_23_a_snapshot_that_is_gone_fails_its_claim_with_the_drivers_r
         return not await imports(api, result.restore_id)
 
     await eventually(removed)
-
-
-async def test_row_23_controllers_are_made_to_look_again_at_an_import_that_is_not_ready(
-    testbed: Testbed,
-    api: KubeApi,
-    repo: Repository,
-    namespace: str,
-    other: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    apply(testbed, namespace, claim("data", "folder-immediate"))
-    await bound(testbed, namespace, "data")
-    point = await save(api, repo, namespace)
-    lost = point.manifest.volumes[0]
-    broken = msgspec.structs.replace(lost, handle=lost.handle + "-gone")
-    point.manifest = msgspec.structs.replace(point.manifest, volumes=(broken,))
-    monkeypatch.setattr("strongroom.dataplane.restore.imports.NUDGE_SECONDS", 0.2)
-    restoring = asyncio.create_task(restore(api, repo, point, RestoreRequest(map_namespaces={namespace: other})))
-    nudged = ""
-
-    async def is_nudged() -> bool:
-        nonlocal nudged
-        async for page in api.list_pages(CONTENT_KIND, labels=RESTORE_LABEL):
-            for item in page.items:
-                content = msgspec.json.decode(item)
-                if content["spec"]["source"].get("snapshotHandle") == broken.handle:
-                    nudged = content["metadata"]["annotations"].get(NUDGED_ANNOTATION, "")
-        return bool(nudged)
-
-    try:
-        await eventually(is_nudged)
-    finally:
-        restoring.cancel()
-        await asyncio.wait([restoring])
-        testbed.kubectl("delete", "volumesnapshot", "--all", "-n", other, "--wait=false")
-        async for page in api.list_pages(CONTENT_KIND, labels=RESTORE_LABEL):
-            for item in page.items:
-                content = msgspec.json.decode(item)
-                if content["spec"]["volumeSnapshotRef"]["namespace"] == other:
-                    await api.delete(CONTENT_KIND, content["metadata"]["name"])
 
 
 async def test_row_23_without_data_a_claim_is_provisioned_empty(
