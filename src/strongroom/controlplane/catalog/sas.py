@@ -15,7 +15,7 @@ from strongroom.dataplane.objectstore.errors import StoreDenied
 from strongroom.dataplane.objectstore.location import AzureLocation
 
 VERSION: Final = "2021-08-06"  # the oldest with this string to sign that Azurite, too, knows
-SAS_LIFETIME: Final = timedelta(hours=1)  # design.md, section 8: renewed every 30 minutes while a job runs
+SAS_LIFETIME: Final = timedelta(hours=1)  # design.md, section 8; renewed every 15 minutes while a job runs
 CLOCK_SKEW: Final = timedelta(minutes=5)  # a store whose clock is behind ours refuses what begins in its future
 
 READ_CREATE_LIST: Final = "rcl"

@@ -26,7 +26,7 @@ from strongroom.extension.watching.statuses import write_status
 log = logging.getLogger(__name__)
 
 SECRET_PREFIX: Final = "storage-"  # noqa: S105 - of the names of Secrets: `storage-<location>`
-CHECK_SECONDS: Final = 240.0  # credentials that live an hour are renewed every 30 minutes: docs/reference/extension.md
+CHECK_SECONDS: Final = 240.0  # credentials that live an hour are renewed every 15 minutes: docs/reference/extension.md
 FIRST_AGAIN_SECONDS: Final = 1.0  # after a check that failed, twice as long after each further one
 OPEN_SECONDS: Final = 60.0  # a store that is slower than that is away
 _KIND: Final = KINDS[Kind.BACKUP_STORAGE_LOCATION]
