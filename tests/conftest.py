@@ -30,8 +30,8 @@ OUTCOMES = ("passed", "failed", "error", "skipped")
 SECOND_CHANCE = ("integration", "e2e", "compat")
 """The tiers whose tests get a second run, counted and named at the end, before they fail.
 
-Their clusters and servers are a dozen processes on two cores that others use too; of 4,400 tests one failed so in every
-third run, never the same. A test of `unit` or `contract` waits for nobody.
+Their clusters and servers are a dozen processes on two cores that others use too, and what waits for them can time out.
+A test of `unit` or `contract` waits for nobody.
 """
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import sys
 import uuid
@@ -10,19 +11,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from strongroom.controlplane.clusters import documents
 from strongroom.controlplane.clusters.hosted import ExtensionGone, HostedExtension
+from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.objectstore.opening import open_store
 from strongroom.dataplane.repository.keyentries import add_recipient, add_writer
 from strongroom.dataplane.repository.keyfile import KeyFile
 from strongroom.dataplane.repository.repository import Repository
-from strongroom.extension.api.documents import API_VERSION, Kind
+from strongroom.extension.api.documents import API_VERSION, BackupStorageLocation, parse_document, parse_work
 from strongroom.extension.api.status import BackupStatus, RestoreStatus, Status
 from strongroom.testbed.cluster import Testbed
 
 VICTIM = Path(__file__).with_name("extension_victim.py")
+DEFINITIONS = Path(__file__).parents[2] / "deploy" / "crds"
 OWN_NAMESPACE = "dataprotection-microsoft"
+OURS = "backups,restores,deletebackups,backupstoragelocations,leases"
 LOCATION = "container"
 TOKEN_SECONDS = 3600
+
+
+def define(testbed: Testbed) -> None:
+    """Put our definitions and our namespace into a cluster."""
+    testbed.kubectl("apply", "-f", str(DEFINITIONS))
+    namespace = testbed.kubectl("create", "namespace", OWN_NAMESPACE, "--dry-run=client", "-o", "json")
+    testbed.kubectl("apply", "-f", "-", stdin=namespace)
 
 
 def make_account(testbed: Testbed, account: str) -> str:
@@ -40,7 +52,10 @@ def make_account(testbed: Testbed, account: str) -> str:
 
 @dataclass
 class Stage:
-    """One hosted extension and the repository that it may use."""
+    """One hosted extension and the repository that it may use.
+
+    Of one cluster only one works at a time: tests that share a cluster with others cannot have it.
+    """
 
     testbed: Testbed
     folder: Path
@@ -52,6 +67,8 @@ class Stage:
     @classmethod
     async def build(cls, testbed: Testbed, folder: Path, token: str = "") -> "Stage":
         """Start an extension with *token*, by default one of an account that may do everything."""
+        define(testbed)
+        testbed.kubectl("delete", OURS, "--all", "-n", OWN_NAMESPACE)
         token_file = folder / "token"
         token_file.touch(mode=0o600)
         token_file.write_text(token or make_account(testbed, "stage"))
@@ -82,17 +99,21 @@ class Stage:
         store = await open_store(self.url)
         await add_recipient(store, self.keys, made.recipient)
         await add_writer(store, self.keys.root, made.writer, backup_only=True)
-        await self.extension.location(self.location(), None)
+        await self.extension.location(self.location())
 
-    def location(self, **spec: Any) -> dict[str, Any]:
+    def location(self, **spec: Any) -> BackupStorageLocation:
         assert self.keys is not None
         root = base64.b64encode(self.keys.root_public).decode()
-        return {
-            "apiVersion": API_VERSION,
-            "kind": "BackupStorageLocation",
-            "metadata": {"name": LOCATION},
-            "spec": {"url": self.url, "root": root, "repositoryId": self.keys.repository_id, **spec},
-        }
+        made = parse_document(
+            {
+                "apiVersion": API_VERSION,
+                "kind": "BackupStorageLocation",
+                "metadata": {"name": LOCATION},
+                "spec": {"url": self.url, "root": root, "repositoryId": self.keys.repository_id, **spec},
+            }
+        )
+        assert isinstance(made, BackupStorageLocation)
+        return made
 
     def doom(self, at: str, when: str, nth: int = 1) -> None:
         """Have the child die `before` or `after` its *nth* write that *at* matches, or `hold` there for ever."""
@@ -114,19 +135,26 @@ class Stage:
     async def repository(self) -> Repository:
         return await Repository.open(await open_store(self.url), self.keys)
 
+    async def make(self, document: dict[str, Any]) -> str:
+        """Make a document, or find it made; return its uid."""
+        async with KubeApi.from_kubeconfig(self.testbed.kubeconfig) as api:
+            return await documents.submit(api, parse_work(document))
+
     async def run(self, document: dict[str, Any]) -> Status:
-        """Apply a document and wait for its end, through as many restarts of the child as it takes."""
+        """Make a document and wait for its end, through as many restarts of the child as it takes."""
 
         async def keep(status: Status) -> None:
             self.statuses.append(status)
 
-        kind, name = Kind(document["kind"]), document["metadata"]["name"]
-        while True:
-            try:
-                await self.extension.apply(document)
-                return await self.extension.wait(kind, name, keep)
-            except ExtensionGone:
-                await self.start()
+        work, uid = parse_work(document), await self.make(document)
+        async with KubeApi.from_kubeconfig(self.testbed.kubeconfig) as api:
+            following = asyncio.create_task(documents.follow(api, work.kind, work.name, uid, keep))
+            while not following.done():
+                if not self.extension.alive:
+                    with contextlib.suppress(ExtensionGone):  # it dies in its start, too
+                        await self.start()
+                await asyncio.wait([following], timeout=0.1)
+            return await following
 
     async def back_up(self, namespace: str, name: str = "", **spec: Any) -> BackupStatus:
         status = await self.run(backup(name or new_name(), namespace, **spec))

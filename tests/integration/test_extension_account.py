@@ -2,7 +2,7 @@
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from strongroom.dataplane.repository.prune import delete_point
 from strongroom.extension.api.status import DeleteBackupStatus, Phase
 from strongroom.testbed.cluster import Testbed
 from strongroom.testbed.errors import ComponentFailed
+from strongroom.testbed.sharing import shared_testbed
 
 from .clusters_stage import admin_of
 from .extension_stage import (
@@ -39,10 +40,14 @@ async def may_create(testbed: Testbed) -> bool:
     return False
 
 
-async def test_backup_restore_and_deletion_with_the_extensions_own_account(
-    own_testbed: Callable[[], Testbed], tmp_path: Path
-) -> None:
-    testbed = own_testbed()
+@pytest.fixture(scope="module")
+def testbed(testbeds_folder: Path) -> Iterator[Testbed]:
+    """A cluster of this file's own: one extension works in a cluster."""
+    with shared_testbed(testbeds_folder / "extension-account") as cluster:
+        yield cluster
+
+
+async def test_backup_restore_and_deletion_with_the_extensions_own_account(testbed: Testbed, tmp_path: Path) -> None:
     access = (await connect(admin_of(testbed))).access()
     await install_extension(access, ExtensionSettings())
     token = await access.token(EXTENSION)
@@ -80,18 +85,17 @@ async def test_backup_restore_and_deletion_with_the_extensions_own_account(
 
 @pytest.fixture
 def narrow_token(testbed: Testbed) -> Iterator[str]:
-    """The token of an account that may keep the extension's keys, and list namespaces and ConfigMaps alone."""
+    """The token of an account that may do all in our namespace, and elsewhere list namespaces and ConfigMaps alone."""
     make_account(testbed, "stage")  # makes the namespace
     name = f"narrow-{uuid.uuid4().hex[:6]}"
     testbed.kubectl("create", "serviceaccount", name, "-n", NAMESPACE)
     account = f"--serviceaccount={NAMESPACE}:{name}"
     testbed.kubectl("create", "clusterrole", name, "--verb=list", "--resource=namespaces,configmaps")
     testbed.kubectl("create", "clusterrolebinding", name, f"--clusterrole={name}", account)
-    testbed.kubectl("create", "role", name, "--verb=get,create,patch", "--resource=secrets", "-n", NAMESPACE)
-    testbed.kubectl("create", "rolebinding", name, f"--role={name}", account, "-n", NAMESPACE)
+    testbed.kubectl("create", "rolebinding", name, "--clusterrole=cluster-admin", account, "-n", NAMESPACE)
     yield testbed.kubectl("create", "token", name, "-n", NAMESPACE).strip()
     testbed.kubectl("delete", "clusterrole,clusterrolebinding", name)
-    testbed.kubectl("delete", "serviceaccount,role,rolebinding", name, "-n", NAMESPACE)
+    testbed.kubectl("delete", "serviceaccount,rolebinding", name, "-n", NAMESPACE)
 
 
 async def test_a_dry_run_names_every_kind_that_may_not_be_listed(

@@ -1,19 +1,21 @@
-"""A hosted extension carries documents out: backups, restores and deletions, each once."""
+"""An extension carries documents out: backups, restores and deletions, each once."""
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from strongroom.controlplane.clusters.hosted import ExtensionRefused
+from strongroom.controlplane.clusters.errors import DocumentGone, DocumentTaken
 from strongroom.dataplane.repository.prune import delete_point
-from strongroom.extension.api.status import DeleteBackupStatus, Phase, RestoreCounts, RestoreStatus, Status
+from strongroom.extension.api.status import DeleteBackupStatus, Phase
 from strongroom.testbed.cluster import Testbed
+from strongroom.testbed.sharing import shared_testbed
 
 from .extension_stage import (
     LOCATION,
+    OWN_NAMESPACE,
     Stage,
     backup,
     claim,
@@ -22,9 +24,15 @@ from .extension_stage import (
     get,
     new_name,
     put,
-    restore,
     volume_folder,
 )
+
+
+@pytest.fixture(scope="module")
+def testbed(testbeds_folder: Path) -> Iterator[Testbed]:
+    """A cluster of this file's own: one extension works in a cluster."""
+    with shared_testbed(testbeds_folder / "extension-runs") as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -39,14 +47,6 @@ def other(testbed: Testbed, namespace: str) -> Iterator[str]:
     """The name of a namespace to restore into, removed afterwards."""
     yield f"{namespace}-r"
     testbed.kubectl("delete", "namespace", f"{namespace}-r", "--wait=false", "--ignore-not-found")
-
-
-@pytest.fixture
-def targets(testbed: Testbed) -> Iterator[list[str]]:
-    """Names of namespaces to restore into, removed afterwards."""
-    names: list[str] = []
-    yield names
-    testbed.kubectl("delete", "namespace", *names, "--wait=false", "--ignore-not-found")
 
 
 async def test_a_namespace_is_backed_up_and_comes_back_under_another_name_with_its_volume(
@@ -109,9 +109,8 @@ async def test_a_document_sent_again_is_not_carried_out_again(testbed: Testbed, 
     again = await stage.back_up(namespace, name)
     assert again.recovery_point_id == first.recovery_point_id
     assert await stage.jobs() == [name]
-    with pytest.raises(ExtensionRefused) as refused:
-        await stage.extension.apply(backup(name, namespace, selection={"snapshotVolumes": False}))
-    assert refused.value.field == "spec"
+    with pytest.raises(DocumentTaken):
+        await stage.back_up(namespace, name, selection={"snapshotVolumes": False})
 
 
 async def test_a_restore_sent_again_is_not_carried_out_again(
@@ -129,98 +128,24 @@ async def test_a_restore_sent_again_is_not_carried_out_again(
     assert get(testbed, "configmap", "settings", "-n", other) == {}
 
 
-async def _kills(stage: Stage) -> AsyncIterator[int]:
-    """Have the child die before its first write, after it, before its second one, and so on, as long as it writes."""
-    for number in itertools.count(1):
-        await stage.extension.stop()
-        await stage.start()
-        for when in ("before", "after"):
-            stage.doom(".", when, number)
-            yield number
-            if (stage.folder / "fate").exists():
-                return
-
-
-async def test_a_backup_whose_process_is_killed_at_any_write_ends_right_and_once(
-    testbed: Testbed, stage: Stage, namespace: str
-) -> None:
-    put(testbed, namespace, config_map("settings", colour="blue"), claim("data"))
-    (await volume_folder(testbed, namespace, "data") / "file").write_bytes(b"precious")
-    names: list[str] = []
-    async for number in _kills(stage):
-        names.append(new_name())
-        status = await stage.back_up(namespace, names[-1])
-        assert (status.phase, status.warnings) == (Phase.COMPLETED, ()), number
-        manifest = (await (await stage.repository()).point(status.recovery_point_id)).manifest
-        (volume,) = manifest.volumes
-        assert (testbed.snapshot_path(volume.handle) / "file").read_bytes() == b"precious"
-    assert sorted(await stage.jobs()) == sorted(names)
-    assert len(names) > 10
-
-
-async def test_a_restore_whose_process_is_killed_at_any_write_ends_right_and_once(
-    testbed: Testbed, stage: Stage, namespace: str, targets: list[str]
-) -> None:
-    put(testbed, namespace, config_map("settings", colour="blue"), claim("data"))
-    (await volume_folder(testbed, namespace, "data") / "file").write_bytes(b"precious")
-    point = (await stage.back_up(namespace)).recovery_point_id
-    planned = await stage.run(restore(new_name(), point, {namespace: f"{namespace}-0"}, dryRun=True))
-    assert isinstance(planned, RestoreStatus)
-    assert planned.counts is not None
-    async for number in _kills(stage):
-        targets.append(f"{namespace}-{len(targets)}")
-        status = await stage.restore(point, {namespace: targets[-1]})
-        assert (status.phase, status.warnings) == (Phase.COMPLETED, ()), number
-        # The cluster itself makes some of the objects in a new namespace, sooner or later than the restore.
-        assert status.counts is not None
-        assert (status.counts.failed, _handled(status.counts)) == (0, _handled(planned.counts)), number
-        assert get(testbed, "configmap", "settings", "-n", targets[-1])["data"] == {"colour": "blue"}
-        assert (await volume_folder(testbed, targets[-1], "data") / "file").read_bytes() == b"precious"
-    assert len(targets) > 10
-
-
-def _handled(counts: RestoreCounts) -> int:
-    return counts.created + counts.patched + counts.skipped
-
-
-async def test_a_cancelled_backup_leaves_neither_point_nor_volume_snapshots(
-    testbed: Testbed, stage: Stage, namespace: str
-) -> None:
-    put(testbed, namespace, config_map("settings"), claim("data"))
-    await volume_folder(testbed, namespace, "data")
-    name = new_name()
-    stage.doom(r"store packs/", "hold")
-    run = asyncio.create_task(stage.back_up(namespace, name))
-    await stage.doomed()
-    await stage.extension.cancel("Backup", name)
-    status = await run
-    assert status.phase is Phase.CANCELLED
-    assert await stage.jobs() == []
-    assert get(testbed, "volumesnapshots", "-n", namespace).get("items", []) == []
-    assert (await stage.back_up(namespace)).phase is Phase.COMPLETED
-
-
 async def test_backups_of_one_instance_wait_for_each_other_and_others_do_not(
     testbed: Testbed, stage: Stage, namespace: str
 ) -> None:
     put(testbed, namespace, config_map("settings"))
     held, waiting = new_name(), new_name()
     stage.doom(r"store points/", "hold")
-    await stage.extension.apply(backup(held, namespace))
+    first = asyncio.create_task(stage.back_up(namespace, held))
     await stage.doomed()
-    seen: list[Status] = []
-
-    async def keep(status: Status) -> None:
-        seen.append(status)
-
-    await stage.extension.apply(backup(waiting, namespace))
-    second = asyncio.create_task(stage.extension.wait("Backup", waiting, keep))
+    second = asyncio.create_task(stage.back_up(namespace, waiting))
     other_instance = await stage.back_up(namespace, caller={"instance": "another"})
     assert other_instance.phase is Phase.COMPLETED
-    assert {status.phase for status in seen} == {Phase.NEW}
+    assert get(testbed, "backup", waiting, "-n", OWN_NAMESPACE)["status"]["phase"] == "New"
     assert not second.done()
-    await stage.extension.cancel("Backup", held)
+    testbed.kubectl("delete", "backup", held, "-n", OWN_NAMESPACE)
+    with pytest.raises(DocumentGone):
+        await first
     assert (await second).phase is Phase.COMPLETED
+    assert held not in await stage.jobs()
 
 
 async def test_a_dry_run_names_everything_that_is_in_the_way_and_takes_no_backup(
@@ -232,7 +157,7 @@ async def test_a_dry_run_names_everything_that_is_in_the_way_and_takes_no_backup
     put(testbed, namespace, unbound, unsnapshottable)
     await volume_folder(testbed, namespace, "data")
     await stage.make_repository()  # where nobody has let the extension in
-    await stage.extension.location(stage.location(), None)
+    await stage.extension.location(stage.location())
     hooks = [{"name": "freeze", "namespace": namespace}]
     status = await stage.back_up(namespace, selection={"backupHookReferences": hooks}, dryRun=True)
     assert status.phase is Phase.FAILED
@@ -269,8 +194,8 @@ async def test_a_backup_that_names_hooks_does_not_run_without_them(stage: Stage,
 async def test_a_repository_with_another_root_than_the_pinned_one_is_not_opened(stage: Stage, namespace: str) -> None:
     trusted = stage.location()
     await stage.make_repository()
-    trusted["spec"].update(url=stage.url, repositoryId=None)
-    await stage.extension.location(trusted, None)
+    elsewhere = msgspec.structs.replace(trusted.spec, url=stage.url, repository_id=None)
+    await stage.extension.location(msgspec.structs.replace(trusted, spec=elsewhere))
     status = await stage.back_up(namespace)
     assert status.phase is Phase.FAILED
     assert status.error is not None
@@ -301,7 +226,7 @@ async def test_the_child_ends_with_its_pipe_and_keeps_its_keys(stage: Stage) -> 
     keys = await stage.extension.start()
     pid = stage.extension.pid
     assert pid is not None
-    await stage.extension.ping()
+    await stage.extension.location(stage.location())
     await stage.extension.stop()
 
     async def ended() -> bool:
@@ -310,13 +235,3 @@ async def test_the_child_ends_with_its_pipe_and_keeps_its_keys(stage: Stage) -> 
     await eventually(ended)
     assert not stage.extension.alive
     assert await stage.extension.start() == keys
-
-
-async def test_what_is_no_document_is_refused_by_field(stage: Stage, namespace: str) -> None:
-    document = backup(new_name(), namespace)
-    document["spec"]["selection"]["labelSelector"] = ["env=prod"]
-    with pytest.raises(ExtensionRefused) as refused:
-        await stage.extension.apply(document)
-    assert refused.value.code == "BMSUserErrorInvalidInput"
-    assert refused.value.field == "spec.selection"
-    assert "labelSelector" in refused.value.message

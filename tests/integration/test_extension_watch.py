@@ -31,7 +31,7 @@ from strongroom.dataplane.repository.keyentries import add_recipient, add_writer
 from strongroom.dataplane.repository.keyfile import KeyFile
 from strongroom.dataplane.repository.prune import delete_point
 from strongroom.dataplane.repository.repository import Repository
-from strongroom.extension.api.documents import Kind
+from strongroom.extension.api.documents import BackupStorageLocation, Kind, parse_document
 from strongroom.extension.keys import ensure_keys
 from strongroom.extension.runs.context import RunContext
 from strongroom.extension.watching.lease import Lease
@@ -496,7 +496,6 @@ async def test_a_hosted_extension_carries_out_resources_with_the_rights_that_con
         token_file=tmp_path / "token",
         namespace=OWN_NAMESPACE,
         allow_loopback=True,
-        watch=True,
     )
     async with TokenFile(access, manifests.EXTENSION, tmp_path / "token"):
         keys = await extension.start()
@@ -506,7 +505,9 @@ async def test_a_hosted_extension_carries_out_resources_with_the_rights_that_con
             await add_recipient(store, stage.keys, keys.recipient)
             root = base64.b64encode(stage.keys.root_public).decode()
             location = resource("BackupStorageLocation", "main", {"url": stage.url, "root": root})
-            await extension.location(location, None)
+            known = parse_document(location)
+            assert isinstance(known, BackupStorageLocation)
+            await extension.location(known)
             stage.apply("BackupStorageLocation", "main", location["spec"])
             async with access.api(vault) as api:
                 backup = resource("Backup", "one", backup_spec("shop"))

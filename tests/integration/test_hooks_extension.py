@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from strongroom.controlplane.clusters import manifests
-from strongroom.extension.api.definitions import definitions
 from strongroom.extension.api.status import BackupStatus, Phase
 from strongroom.testbed.cluster import Testbed
 
-from .extension_stage import OWN_NAMESPACE, Stage, backup, eventually, new_name, put
+from .extension_stage import OWN_NAMESPACE, Stage, backup, define, eventually, new_name, put
 from .hooks_stage import (
     DATABASE,
     THAW,
@@ -31,18 +30,9 @@ from .node_stage import pod
 @pytest.fixture
 async def stage(node_testbed: Testbed, tmp_path: Path) -> AsyncIterator[Stage]:
     """An extension that may do everything, on a cluster that knows the hook kinds."""
-    install_kinds(node_testbed)
     made = await Stage.build(node_testbed, tmp_path)
     yield made
     await made.extension.stop()
-
-
-def install_kinds(cluster: Testbed) -> None:
-    for definition in definitions():
-        if definition["spec"]["group"].startswith("clusterbackup."):
-            put(cluster, "default", definition)
-            name = definition["metadata"]["name"]
-            cluster.kubectl("wait", f"crd/{name}", "--for=condition=Established", "--timeout=30s")
 
 
 @pytest.fixture
@@ -85,27 +75,20 @@ async def test_killed_anywhere_around_the_freeze_the_next_start_thaws_and_the_sa
     put(node_testbed, database, hook_document("hooks", DATABASE))
     document = backup(new_name(), database, selection=referring(database, "hooks"))
     stage.doom(at, when)
-    await stage.extension.apply(document)
+    await stage.make(document)
     await stage.doomed()
-
-    async def ended() -> bool:
-        alive: bool = stage.extension.alive
-        return not alive
-
-    await eventually(ended)
+    await stage.extension.ended()
     assert is_frozen(node_testbed, database) is frozen
     assert len(intents(node_testbed, OWN_NAMESPACE)) == left
     before = thaws(node_testbed, database)
-    await stage.start()
+    # The next process thaws what was left frozen, and goes on with the Backup, which freezes and thaws once more.
+    status = await stage.run(document)
+    assert status.phase is Phase.COMPLETED
 
     async def thawed() -> bool:
         return intents(node_testbed, OWN_NAMESPACE) == []
 
     await eventually(thawed)
-    assert thaws(node_testbed, database) == before + left
-    goes_on(node_testbed, database)
-    status = await stage.run(document)
-    assert status.phase is Phase.COMPLETED
     assert thaws(node_testbed, database) == before + left + 1
     goes_on(node_testbed, database)
 
@@ -153,7 +136,7 @@ async def test_references_that_lead_nowhere_or_to_nonsense_are_named_all_togethe
 async def test_without_the_permission_the_validation_and_the_backup_name_the_namespace_to_add(
     node_testbed: Testbed, database: str, tmp_path: Path
 ) -> None:
-    install_kinds(node_testbed)
+    define(node_testbed)
     put(node_testbed, database, hook_document("hooks", DATABASE))
     reader = restricted_account(node_testbed)
     stage = await Stage.build(node_testbed, tmp_path, reader)

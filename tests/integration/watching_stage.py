@@ -22,9 +22,8 @@ from strongroom.dataplane.repository.model import Manifest
 from strongroom.dataplane.repository.repository import Repository
 from strongroom.testbed.cluster import Testbed
 
-from .extension_stage import OWN_NAMESPACE, VICTIM, eventually, get
+from .extension_stage import OWN_NAMESPACE, VICTIM, define, eventually, get
 
-DEFINITIONS = Path(__file__).parents[2] / "deploy" / "crds"
 FINAL = ("Completed", "PartiallyFailed", "Failed", "Cancelled")
 
 
@@ -219,13 +218,6 @@ class WatchStage:
     async def callers(self) -> list[dict[str, str]]:
         """Return the caller data of each recovery point."""
         return [dict(manifest.caller) for manifest in await self.manifests()]
-
-
-def define(testbed: Testbed) -> None:
-    """Put our definitions and our namespace into a cluster."""
-    testbed.kubectl("apply", "-f", str(DEFINITIONS))
-    namespace = testbed.kubectl("create", "namespace", OWN_NAMESPACE, "--dry-run=client", "-o", "json")
-    testbed.kubectl("apply", "-f", "-", stdin=namespace)
 
 
 def resource(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:

@@ -211,7 +211,7 @@ async def test_a_container_that_was_emptied_is_not_begun_anew_in_silence(tmp_pat
         await store.put(key, data)
     await expect_one_repository(store, secrets)
     await store.delete([i.key async for i in store.list("")])
-    await forget_container(secrets, CONTAINER_ID)
+    forget_container(secrets, CONTAINER_ID)
     await ensure_repository(store, secrets, CONTAINER_ID, RECIPIENT)
 
 
@@ -220,13 +220,13 @@ async def test_the_repository_of_a_deleted_container_is_for_the_container_of_the
 ) -> None:
     store = open_again(tmp_path, create=True)
     first = await ensure_repository(store, secrets, CONTAINER_ID, RECIPIENT)
-    await forget_container(secrets, CONTAINER_ID)
+    forget_container(secrets, CONTAINER_ID)
     # Whoever copied the id into a store of his own would be let into the backups by another container's claim.
     with pytest.raises(RepositoryHeld, match="deleted container"):
         await ensure_repository(store, secrets, "/another/name", RECIPIENT)
     again = await ensure_repository(store, secrets, CONTAINER_ID.upper(), RECIPIENT)
     assert again.encode() == first.encode()
-    await forget_container(secrets, CONTAINER_ID)
+    forget_container(secrets, CONTAINER_ID)
     await adopt(secrets, "/another/name", await load_secrets(secrets, first.repository_id))
     adopted = await ensure_repository(store, secrets, "/another/name", RECIPIENT)
     assert adopted.encode() == first.encode(), "the operator may move it"

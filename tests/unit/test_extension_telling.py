@@ -1,8 +1,5 @@
 """What the extension tells: the newest status of each document, errors under the codes that scripts know."""
 
-import asyncio
-import json
-
 import pytest
 
 from strongroom.dataplane.collector.selection import UnknownNamespace
@@ -10,10 +7,8 @@ from strongroom.dataplane.kube.errors import KubeForbidden, KubeUnreachable, Unk
 from strongroom.dataplane.objectstore.errors import StoreDenied, StoreMissing, StoreUnavailable
 from strongroom.dataplane.repository.errors import Damaged, NoRepository, NoSuchPoint, ReadOnly, WrongKey
 from strongroom.errors import StrongroomError
-from strongroom.extension.api import pipe as wire
 from strongroom.extension.api.documents import Backup, BackupSpec, DocumentInvalid, ObjectMeta, Selection
-from strongroom.extension.api.status import BackupStatus, Failure, Phase, Progress
-from strongroom.extension.pipe import Outbox
+from strongroom.extension.api.status import BackupStatus, Failure, Phase
 from strongroom.extension.runs.failures import failure_of, together
 from strongroom.extension.runs.feed import Feed
 
@@ -21,39 +16,6 @@ from strongroom.extension.runs.feed import Feed
 def backup(name: str) -> Backup:
     selection = Selection(snapshot_volumes=True, include_cluster_scope_resources=True)
     return Backup(metadata=ObjectMeta(name=name), spec=BackupSpec(storage_location="l", selection=selection))
-
-
-def running(done: int) -> BackupStatus:
-    return BackupStatus(phase=Phase.IN_PROGRESS, progress=Progress(phase="reading", done=done))
-
-
-async def test_a_slow_reader_is_told_the_newest_status_of_each_document_and_every_answer() -> None:
-    outbox = Outbox()
-    lines: list[dict[str, object]] = []
-    may_read, all_told = asyncio.Event(), asyncio.Event()
-
-    async def write(line: bytes) -> None:
-        await may_read.wait()
-        lines.append(json.loads(line))
-        if len(lines) == 4:
-            all_told.set()
-
-    sending = asyncio.create_task(outbox.send(write))
-    outbox.answer(wire.Pong(seq=1))
-    await asyncio.sleep(0)
-    for done in range(1000):
-        outbox.status(backup("one"), running(done))
-        outbox.status(backup("two"), running(done))
-    outbox.answer(wire.Done(seq=2))
-    may_read.set()
-    async with asyncio.timeout(5):
-        await all_told.wait()
-    sending.cancel()
-    assert [line["event"] for line in lines] == ["pong", "done", "status", "status"]
-    assert [(line["name"], line["status"]["progress"]["done"]) for line in lines[2:]] == [  # type: ignore[index]
-        ("one", 999),
-        ("two", 999),
-    ]
 
 
 async def test_progress_is_told_now_and_then_and_the_end_at_once() -> None:

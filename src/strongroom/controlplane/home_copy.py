@@ -99,7 +99,7 @@ def copy_home(home: Path, path: Path, *, with_storage: bool, now: datetime, vers
             raise CopyRefused(f"{path} exists", hint="Name a new file") from error
         except OSError:
             temporary.rename(path)  # a file system without hard links
-        _sync(path.parent)
+        sync_folder(path.parent)
     return Copied(header, path, files, size)
 
 
@@ -129,10 +129,10 @@ def put_home_back(home: Path, path: Path) -> Copied:
             raise CopyRefused(f"{path} is not whole", hint="Name another copy of the home")
         for each in sorted(incoming.iterdir(), key=lambda e: e.name == CONFIG):
             if each.name == CONFIG:
-                _sync(home)
+                sync_folder(home)
             each.rename(home / each.name)
         incoming.rmdir()
-        _sync(home)
+        sync_folder(home)
         return Copied(header, path, files, size)
 
 
@@ -277,11 +277,3 @@ def _explained(subject: Path) -> Iterator[None]:
         raise HomeError(f"the databases cannot be copied: {error}") from error
     except OSError as error:
         raise HomeError(f"{error.filename or subject}: {error.strerror}") from error
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

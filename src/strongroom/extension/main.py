@@ -17,7 +17,7 @@ from typing import Final
 
 from strongroom.errors import StrongroomError
 from strongroom.extension.api.pipe import LINE_BYTES
-from strongroom.extension.pipe import Outbox, PipeServer, writer_to
+from strongroom.extension.pipe import PipeServer, writer_to
 from strongroom.extension.standalone import Target, watch
 from strongroom.extension.watching.serving import Listen, parse_listen
 
@@ -94,11 +94,9 @@ async def _serve(answers: int) -> int:
         loop.add_signal_handler(number, stopped.set)
     reader = asyncio.StreamReader(limit=LINE_BYTES)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    outbox = Outbox()
-    server = PipeServer(outbox)
+    server = PipeServer(writer_to(answers))
     tasks = [
         asyncio.create_task(server.serve(reader)),
-        asyncio.create_task(outbox.send(writer_to(answers))),
         asyncio.create_task(stopped.wait()),
     ]
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""Serves the parent on the other end of a pipe: reads orders, hands documents to the reconciler, tells statuses."""
+"""Serves the parent on the other end of a pipe: begins when it is configured, and takes folders as locations."""
 
 import asyncio
 import base64
@@ -6,14 +6,12 @@ import logging
 import os
 import signal
 import ssl
-from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, assert_never
 
 import msgspec
 
-from strongroom import __version__
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.dataplane.kube.config import ClusterAccess, is_loopback
 from strongroom.dataplane.kube.credentials import TokenFileCredentials
@@ -23,17 +21,11 @@ from strongroom.extension.api import pipe as wire
 from strongroom.extension.api.documents import (
     BackupStorageLocation,
     DocumentInvalid,
-    Kind,
-    Work,
     parse_document,
-    parse_work,
 )
-from strongroom.extension.api.status import Status, status_json
 from strongroom.extension.keys import ensure_keys
 from strongroom.extension.runs.context import RunContext
 from strongroom.extension.runs.failures import failure_of
-from strongroom.extension.runs.reconciler import Reconciler
-from strongroom.extension.runs.sweeping import sweep_restores
 from strongroom.extension.watching.watcher import Watcher
 from strongroom.protection.addresses import refused_address
 
@@ -49,51 +41,13 @@ class NotConfigured(UsageError):
     """An order came before `configure`, or a second `configure`."""
 
 
-class Outbox:
-    """What is to be told: answers in their order, and of each document the newest status alone.
-
-    A parent that reads slowly so costs neither memory nor time.
-    """
-
-    def __init__(self) -> None:
-        self._answers: deque[wire.Event] = deque()
-        self._statuses: dict[tuple[Kind, str], Status] = {}
-        self._wake = asyncio.Event()
-
-    def answer(self, event: wire.Event) -> None:
-        """Tell *event*, before any status that comes after it."""
-        self._answers.append(event)
-        self._wake.set()
-
-    def status(self, work: Work, status: Status) -> None:
-        """Tell a document's newest status."""
-        self._statuses[work.kind, work.name] = status
-        self._wake.set()
-
-    async def send(self, write: Write) -> None:
-        """Write what there is to tell, for ever. Raises what *write* raises."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._answers:
-                await write(msgspec.json.encode(self._answers.popleft()) + b"\n")
-            while self._statuses and not self._answers:
-                (kind, name), status = next(iter(self._statuses.items()))
-                del self._statuses[kind, name]
-                told = wire.StatusChanged(kind=str(kind), name=name, status=status_json(status))
-                await write(msgspec.json.encode(told) + b"\n")
-            if self._answers or self._statuses:
-                self._wake.set()
-
-
 class PipeServer:
-    """Carries out the parent's orders."""
+    """Carries out the parent's orders, and answers each by *write*."""
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
+    def __init__(self, write: Write) -> None:
+        self._write = write
         self._context: RunContext | None = None
-        self._reconciler: Reconciler | None = None
-        self._background: list[asyncio.Task[None]] = []
+        self._watching: asyncio.Task[None] | None = None
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
         """Take orders until the parent closes its end."""
@@ -110,70 +64,42 @@ class PipeServer:
 
     async def close(self) -> None:
         """Stop what runs; the next process goes on with it."""
-        for task in self._background:
-            task.cancel()
-        if self._reconciler is not None:
-            await self._reconciler.close()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
 
     async def _take(self, line: bytes) -> None:
         try:
             order = msgspec.json.decode(line, type=wire.Order)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            # The line may hold credentials: the text of the error names a field, never its value.
             log.error("an order cannot be read", extra={"reason": str(error)})
-            self._outbox.answer(wire.Error(seq=_seq_of(line), code="OrderInvalid", message=f"not an order: {error}"))
+            await self._answer(wire.Error(seq=_seq_of(line), code="OrderInvalid", message=f"not an order: {error}"))
             return
         try:
-            await self._carry_out(order)
+            answer = await self._carry_out(order)
         except StrongroomError as error:
             failure = failure_of(error)
-            self._outbox.answer(
-                wire.Error(
-                    seq=order.seq, code=failure.code, message=failure.message, field=failure.target, hint=error.hint
-                )
+            answer = wire.Error(
+                seq=order.seq, code=failure.code, message=failure.message, field=failure.target, hint=error.hint
             )
+        await self._answer(answer)
 
-    async def _carry_out(self, order: wire.Order) -> None:
+    async def _answer(self, event: wire.Event) -> None:
+        await self._write(msgspec.json.encode(event) + b"\n")
+
+    async def _carry_out(self, order: wire.Order) -> wire.Event:
         match order:
             case wire.Configure():
-                await self._configure(order)
-                return
-            case wire.Ping():
-                self._outbox.answer(wire.Pong(seq=order.seq))
-                return
+                return await self._configure(order)
             case wire.Location():
-                self._configured().locate(_location(order.document), order.credentials)
-            case wire.Apply():
-                self._working().apply(parse_work(order.document))
-            case wire.Delete():
-                self._delete(order)
+                if self._context is None:
+                    raise NotConfigured("the extension was not configured yet: configure comes first")
+                self._context.locate(_location(order.document), None)
+                return wire.Done(seq=order.seq)
             case _:
                 assert_never(order)
-        self._outbox.answer(wire.Done(seq=order.seq))
 
-    def _delete(self, order: wire.Delete) -> None:
-        try:
-            kind = Kind(order.kind)
-        except ValueError:
-            raise DocumentInvalid(f"there is no kind {order.kind[:80]!r}", field="kind") from None
-        if kind is Kind.BACKUP_STORAGE_LOCATION:
-            self._configured().forget(order.name)
-        else:
-            self._working().cancel(kind, order.name)
-
-    def _configured(self) -> RunContext:
-        if self._context is None:
-            raise NotConfigured("the extension was not configured yet: configure comes first")
-        return self._context
-
-    def _working(self) -> Reconciler:
-        self._configured()
-        if self._reconciler is None:
-            raise NotConfigured("the extension carries out custom resources: make one instead")
-        return self._reconciler
-
-    async def _configure(self, order: wire.Configure) -> None:
+    async def _configure(self, order: wire.Configure) -> wire.Ready:
         if self._context is not None:
             raise NotConfigured("the extension was configured already: start another process for another cluster")
         access = cluster_access(
@@ -185,19 +111,9 @@ class PipeServer:
         for document in order.locations:
             context.locate(_location(document), None)
         self._context = context
-        if order.watch:
-            self._background.append(asyncio.create_task(_watch(context)))
-        else:
-            self._reconciler = Reconciler(context, self._outbox.status)
-            self._background.append(asyncio.create_task(_sweep(context)))
-        self._outbox.answer(
-            wire.Ready(
-                seq=order.seq,
-                version=__version__,
-                recipient=keys.recipient_public,
-                writer=base64.b64encode(keys.writer_public).decode(),
-            )
-        )
+        self._watching = asyncio.create_task(_watch(context))
+        writer = base64.b64encode(keys.writer_public).decode()
+        return wire.Ready(seq=order.seq, recipient=keys.recipient_public, writer=writer)
 
 
 def cluster_access(server: str, ca: str, token_file: Path, namespace: str, *, allow_loopback: bool) -> ClusterAccess:
@@ -239,11 +155,6 @@ async def _watch(context: RunContext) -> None:
     except Exception:
         log.exception("watching stopped by a fault of ours")
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-async def _sweep(context: RunContext) -> None:
-    async with context.connect() as api:
-        await sweep_restores(api)
 
 
 class _Numbered(msgspec.Struct, frozen=True):

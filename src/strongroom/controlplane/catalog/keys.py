@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from strongroom.controlplane.catalog.errors import CatalogError, RepositoryHeld, RepositoryLost, UnknownRepository
 from strongroom.controlplane.catalog.sealed import Secrets
+from strongroom.controlplane.identity.keys import Secrets as SealedSecrets
 from strongroom.dataplane.objectstore.create import probe_conditional_create
 from strongroom.dataplane.objectstore.errors import ObjectNotFound
 from strongroom.dataplane.objectstore.port import ObjectStore
@@ -82,12 +83,17 @@ async def repository_keys(secrets: Secrets, container: str) -> KeyFile | None:
     return (await load_secrets(secrets, held.repository)).keys if held and held.made else None
 
 
-async def forget_container(secrets: Secrets, container: str) -> None:
-    """Forget what a deleted container held. The repository's keys stay: made again under its id, it is known again."""
-    held = await held_by(secrets, container)
-    if held is not None:
-        await asyncio.to_thread(secrets.put, LEFT_BY + held.repository, container.lower().encode())
-    await asyncio.to_thread(secrets.delete, CONTAINER + container.lower())
+def forget_container(secrets: SealedSecrets, container: str) -> None:
+    """Forget what a deleted container held. The repository's keys stay: made again under its id, it is known again.
+
+    *secrets* are those of the transaction that deletes the container.
+    """
+    name = CONTAINER + container.lower()
+    data = secrets.get(name)
+    if data is not None:
+        held = msgspec.json.decode(data, type=Held)
+        secrets.put(LEFT_BY + held.repository, container.lower().encode())
+    secrets.delete(name)
 
 
 async def held_by(secrets: Secrets, container: str) -> Held | None:

@@ -1,7 +1,6 @@
-"""Hosts the extension of one cluster as a child process: starts it, gives it documents, waits for their statuses.
+"""Hosts the extension of one cluster as a child process: starts it, tells it folders of this machine, ends it.
 
-The child carries everything out idempotently by name. So whoever waits and meets `ExtensionGone` starts it again, sends
-location and document again, and waits again.
+The child carries out its cluster's custom resources, each once by its name; what it was at goes on in the next one.
 """
 
 import asyncio
@@ -10,17 +9,16 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import msgspec
 
 from strongroom.errors import ExitCode, StrongroomError
 from strongroom.extension.api import pipe as wire
-from strongroom.extension.api.documents import BackupStorageLocation, Document, DocumentInvalid, Kind, Work
-from strongroom.extension.api.status import Status, parse_status
+from strongroom.extension.api.documents import BackupStorageLocation
 
 log = logging.getLogger(__name__)
 
@@ -50,15 +48,13 @@ ENVIRONMENT: Final = (
 )
 MODULE: Final = "strongroom.extension.main"
 
-OnStatus = Callable[[Status], Awaitable[None]]
-
 
 class ExtensionError(StrongroomError):
     """The root of this module's errors."""
 
 
 class ExtensionGone(ExtensionError):
-    """The child process ended; start it, send location and document again, and wait again."""
+    """The child process ended, or does not answer."""
 
     exit_code = ExitCode.UNREACHABLE
 
@@ -80,22 +76,12 @@ class ExtensionKeys:
     writer: bytes
 
 
-@dataclass
-class _Watched:
-    """A document that was applied: its newest status, and how often it changed."""
-
-    status: Status | None = None
-    changes: int = 0
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 class _Child:
     """One child process, from its start to its end; a new one has nothing of it."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.keys: ExtensionKeys | None = None
-        self.watched: dict[tuple[str, str], _Watched] = {}
         self.gone = asyncio.Event()
         self._answers: dict[int, asyncio.Future[wire.Event]] = {}
         self._seq = 0
@@ -192,8 +178,6 @@ class _Child:
             for answer in self._answers.values():
                 if not answer.done():
                     answer.set_exception(self.lost())
-            for watched in self.watched.values():
-                watched.changed.set()
             await self.process.wait()
 
     def _take(self, line: bytes) -> None:
@@ -202,26 +186,11 @@ class _Child:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             log.error("the extension wrote what is no event", extra={"reason": str(error)})
             return
-        if isinstance(event, wire.StatusChanged):
-            self._take_status(event)
-            return
         answer = self._answers.get(event.seq)
         if answer is not None and not answer.done():
             answer.set_result(event)
         elif isinstance(event, wire.Error):
             log.error("the extension complains", extra={"code": event.code, "reason": event.message})
-
-    def _take_status(self, event: wire.StatusChanged) -> None:
-        try:
-            status = parse_status(Kind(event.kind), event.status)
-        except (DocumentInvalid, ValueError) as error:
-            log.error("the extension told a status that cannot be read", extra={"reason": str(error)})
-            return
-        watched = self.watched.get((event.kind, event.name))
-        if watched is not None:
-            watched.status = status
-            watched.changes += 1
-            watched.changed.set()
 
     async def _log(self) -> None:
         """Pass the child's log on, line by line: a pipe that nobody reads would stop it."""
@@ -242,8 +211,7 @@ class HostedExtension:
 
     *server* is the API server's URL, *ca* its CA as PEM text, *token_file* a file (0600) that whoever uses this keeps
     filled with a valid token of the extension's account; the child reads it again every minute. *allow_loopback* is as
-    for `parse_kubeconfig`. With *watch* the child carries out the cluster's custom resources, too. On Linux the child
-    ends with the thread that runs this loop.
+    for `parse_kubeconfig`. On Linux the child ends with the thread that runs this loop.
     """
 
     def __init__(
@@ -254,15 +222,14 @@ class HostedExtension:
         token_file: Path,
         namespace: str,
         allow_loopback: bool = False,
-        watch: bool = False,
         command: Sequence[str] | None = None,
     ) -> None:
-        self._settings = (server, ca, token_file, namespace, allow_loopback, watch)
+        self._settings = (server, ca, token_file, namespace, allow_loopback)
         self._command = tuple(command) if command is not None else (sys.executable, "-m", MODULE, "--pipe")
         self._child: _Child | None = None
         self._starting = asyncio.Lock()
-        self._folders: dict[str, dict[str, Any]] = {}
-        """The locations without credentials: what starts next knows them before it begins anything."""
+        self.folders: dict[str, BackupStorageLocation] = {}
+        """The locations on this machine: what starts next knows them before it begins anything."""
 
     @property
     def alive(self) -> bool:
@@ -285,7 +252,7 @@ class HostedExtension:
             if self._child is not None:
                 await self._child.stop()
             self._child = child = await _Child.spawn(self._command)
-            server, ca, token_file, namespace, allow_loopback, watch = self._settings
+            server, ca, token_file, namespace, allow_loopback = self._settings
             try:
                 event = await child.ask(
                     lambda seq: wire.Configure(
@@ -295,8 +262,7 @@ class HostedExtension:
                         token_file=str(token_file),
                         namespace=namespace,
                         allow_loopback=allow_loopback,
-                        watch=watch,
-                        locations=tuple(self._folders.values()),
+                        locations=tuple(folder.to_json() for folder in self.folders.values()),
                     ),
                     START_SECONDS,
                 )
@@ -310,7 +276,7 @@ class HostedExtension:
             return child.keys
 
     async def stop(self) -> None:
-        """End the child; what it was at goes on when the same documents are applied to the next one."""
+        """End the child; what it was at goes on in the next one."""
         async with self._starting:
             child, self._child = self._child, None
             if child is not None:
@@ -321,71 +287,14 @@ class HostedExtension:
         if self._child is not None:
             await self._child.gone.wait()
 
-    def remember(self, document: BackupStorageLocation | Mapping[str, Any]) -> None:
-        """Have the next child know a storage location without credentials from its start."""
-        sent = _json(document)
-        self._folders[str((sent.get("metadata") or {}).get("name", ""))] = sent
+    def remember(self, document: BackupStorageLocation) -> None:
+        """Have the next child know a folder from its start."""
+        self.folders[document.name] = document
 
-    async def ping(self) -> None:
-        """Return when the child has answered. Raises `ExtensionGone`."""
-        await self._running().ask(lambda seq: wire.Ping(seq=seq))
-
-    async def location(
-        self, document: BackupStorageLocation | Mapping[str, Any], credentials: Mapping[str, str] | None
-    ) -> None:
-        """Give the child a storage location, or renew its credentials. Raises `ExtensionGone`, `ExtensionRefused`."""
-        sent = _json(document)
-        given = dict(credentials) if credentials else None
-        await self._running().ask(lambda seq: wire.Location(seq=seq, document=sent, credentials=given))
-
-    async def apply(self, document: Work | Mapping[str, Any]) -> None:
-        """Have the child carry *document* out; the same one again has its status told again, and nothing done twice.
-
-        Raises `ExtensionGone`, `ExtensionRefused`: also where this name said something else before.
-        """
-        sent = _json(document)
-        child = self._running()
-        kind, name = str(sent.get("kind", "")), str((sent.get("metadata") or {}).get("name", ""))
-        # Before it is sent: the first status may come right behind the answer.
-        known = child.watched.setdefault((kind, name), _Watched())
-        try:
-            await child.ask(lambda seq: wire.Apply(seq=seq, document=sent))
-        except ExtensionRefused:
-            if known.status is None:
-                child.watched.pop((kind, name), None)
-            raise
-
-    async def wait(self, kind: Kind | str, name: str, on_status: OnStatus) -> Status:
-        """Return the final status of a document that was applied; *on_status* sees the newest one whenever it changed.
-
-        While *on_status* is busy, statuses that another one replaced are left out. Raises `ExtensionGone` where the
-        child ended, or was started again since the document was applied; and what *on_status* raises.
-        """
-        child = self._running()
-        watched = child.watched.get((str(kind), name))
-        if watched is None:
-            raise ExtensionGone(f"{kind} {name} was not applied to the extension's process that runs now")
-        seen = 0
-        while True:
-            if watched.changes > seen and watched.status is not None:
-                status, seen = watched.status, watched.changes
-                await on_status(status)
-                if status.phase.final:
-                    child.watched.pop((str(kind), name), None)
-                    return status
-                continue
-            if not child.alive:
-                raise child.lost()
-            watched.changed.clear()
-            if watched.changes == seen and not child.gone.is_set():
-                await watched.changed.wait()
-
-    async def cancel(self, kind: Kind | str, name: str) -> None:
-        """Stop a document; `wait` returns its last status. Unknown and ended ones are no error.
-
-        Raises `ExtensionGone`.
-        """
-        await self._running().ask(lambda seq: wire.Delete(seq=seq, kind=str(kind), name=name))
+    async def location(self, document: BackupStorageLocation) -> None:
+        """Have the child know a folder from now on. Raises `ExtensionGone`, `ExtensionRefused`."""
+        self.remember(document)
+        await self._running().ask(lambda seq: wire.Location(seq=seq, document=document.to_json()))
 
     def _running(self) -> _Child:
         if self._child is None or self._child.keys is None:
@@ -393,7 +302,3 @@ class HostedExtension:
         if not self._child.alive:
             raise self._child.lost()
         return self._child
-
-
-def _json(document: Document | Mapping[str, Any]) -> dict[str, Any]:
-    return dict(document) if isinstance(document, Mapping) else document.to_json()

@@ -12,7 +12,6 @@ from strongroom.controlplane.clusters.connect import ConnectedCluster
 from strongroom.controlplane.clusters.hosted import ExtensionKeys, HostedExtension
 from strongroom.controlplane.clusters.manifests import EXTENSION, NAMESPACE
 from strongroom.errors import StrongroomError
-from strongroom.extension.api.documents import BackupStorageLocation
 
 log = logging.getLogger(__name__)
 
@@ -33,22 +32,14 @@ class ExtensionKeeper:
         self._keys: ExtensionKeys | None = None
         self._attempt: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         """What comes of the attempt that is under way, or of the next one."""
-        self.locations: dict[str, BackupStorageLocation] = {}
-        """Folders of this server that the extension may use. No custom resource may name one."""
         self.extension = HostedExtension(
             server=cluster.server,
             ca=cluster.ca.decode(),
             token_file=self._token_file.path,
             namespace=NAMESPACE,
             allow_loopback=cluster.allow_loopback,
-            watch=True,
         )
         self._task = asyncio.create_task(self._keep(), name="hosted extension")
-
-    def remember(self, location: BackupStorageLocation) -> None:
-        """Have the extension know a folder of this server at its next start."""
-        self.locations[location.name] = location
-        self.extension.remember(location)
 
     async def ready(self) -> tuple[HostedExtension, ExtensionKeys]:
         """Return the extension once it runs; one that waits for its next start is started now.

@@ -65,7 +65,7 @@ class ClusterPool:
         hosted = await self._stop(cluster_id)
         self._members.pop(cluster_id.lower(), None)
         if hosted is not None:
-            await self.host(cluster_id, *hosted.locations.values())
+            await self.host(cluster_id, *hosted.extension.folders.values())
 
     async def forget(self, cluster_id: str) -> None:
         """Forget how a cluster is reached; what was installed in it stays."""
@@ -96,7 +96,7 @@ class ClusterPool:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 member.keeper = ExtensionKeeper(member.cluster, member.access, folder, self._starts)
             for location in locations:
-                member.keeper.remember(location)
+                member.keeper.extension.remember(location)
 
     async def hosted(self, cluster_id: str, *locations: BackupStorageLocation) -> tuple[HostedExtension, ExtensionKeys]:
         """Return the hosted extension of a cluster, started if it is not running; *locations* as for `host`.

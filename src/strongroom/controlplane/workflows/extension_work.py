@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 from strongroom.controlplane.clusters import documents
 from strongroom.controlplane.clusters.access import ClusterAccess
+from strongroom.controlplane.clusters.documents import OnStatus
 from strongroom.controlplane.clusters.errors import ClusterError, ClusterUnreachable, ExtensionUnhealthy
 from strongroom.controlplane.clusters.hosted import ExtensionGone
 from strongroom.controlplane.clusters.installer import HEARTBEAT, heartbeat
@@ -25,7 +26,7 @@ from strongroom.controlplane.workflows.readiness import binding_of, no_access
 from strongroom.controlplane.workflows.services import Services
 from strongroom.dataplane.kube.api import KubeApi
 from strongroom.errors import StrongroomError
-from strongroom.extension.api.documents import Backup, DeleteBackup, Kind, Restore
+from strongroom.extension.api.documents import DeleteBackup, Kind, Work
 from strongroom.extension.api.status import Status
 from strongroom.protection.errors import Refused
 
@@ -40,8 +41,6 @@ LOOK_SECONDS: Final = 30.0  # between looks whether the extension lives: one req
 RESTARTS: Final = 5  # an extension that is killed at the same document this often is killed by it every time
 
 T = TypeVar("T")
-Work = Backup | Restore | DeleteBackup
-OnStatus = Callable[[Status], Awaitable[None]]
 
 
 async def carry_out(

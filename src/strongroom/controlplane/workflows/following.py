@@ -4,9 +4,9 @@ import time
 from datetime import datetime
 from typing import Final
 
+from strongroom.controlplane.clusters.documents import OnStatus
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.workflows import jobdocs
-from strongroom.controlplane.workflows.extension_work import OnStatus
 from strongroom.controlplane.workflows.services import Services
 from strongroom.extension.api.status import Status
 from strongroom.protection.errors import UserError

@@ -42,7 +42,7 @@ async def locate(services: Services, cluster: str, place: Place) -> None:
         return
     extension, keys = await services.pool.hosted(cluster, located.document)
     await _let_in(services, cluster, place, keys)
-    await extension.location(located.document, None)
+    await extension.location(located.document)
 
 
 def require_reach(mode: Mode, place: Place) -> None:

@@ -117,7 +117,7 @@ async def _nudge(api: KubeApi, name: str) -> None:
     """Change an annotation of a content, so that both CSI controllers look at it again.
 
     Either may miss the moment in which the other has done its part, and then looks again at its resync only, which is
-    15 minutes away (kubernetes-csi/external-snapshotter issue 225; once in some thousand imports of our tests).
+    15 minutes away (as in kubernetes-csi/external-snapshotter issue 225).
     """
     seen = {"metadata": {"annotations": {NUDGED_ANNOTATION: datetime.now(UTC).isoformat(timespec="seconds")}}}
     with suppress(KubeNotFound, KubeForbidden, KubeConflict):  # it is a help; the wait's end tells what is wrong

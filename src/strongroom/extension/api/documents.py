@@ -1,7 +1,7 @@
 """The documents that say what an extension is to do: storage locations, backups, restores, deletions.
 
-They have the form of custom resources (group `backup.strongroom.dev/v1alpha1`, camelCase) whether they come over a
-pipe or from an API server. Reading is strict, because whoever may write one is not trusted with more: unknown kinds,
+They are custom resources (group `backup.strongroom.dev/v1alpha1`, camelCase); folders of the server alone come
+over a pipe. Reading is strict, because whoever may write one is not trusted with more: unknown kinds,
 unknown fields of a `spec` and wrong types are refused with the field's path.
 """
 
@@ -57,7 +57,7 @@ class ObjectMeta(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit
 
     `creation_timestamp` (RFC 3339) bounds how far back a repeated Backup looks for its own recovery point; without it
     all of the extension's own points are looked at. `uid` tells a custom resource from one of the same name that was
-    deleted before; documents that come over a pipe have none.
+    deleted before.
     """
 
     name: str

@@ -38,7 +38,7 @@ class Job(NamedTuple):
     uid: str
 
     def is_that_of(self, other: "Job") -> bool:
-        """Say whether both are one document. One that came over a pipe has no uid, and its name alone counts."""
+        """Say whether both are one document. A control plane's job has no uid here, and its name alone counts."""
         return self.name == other.name and (self.uid == other.uid or not (self.uid and other.uid))
 
 

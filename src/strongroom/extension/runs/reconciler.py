@@ -1,6 +1,6 @@
 """Brings documents to their end: each once, one backup and one restore at a time of an instance, others beside them.
 
-It knows neither pipe nor API server: whoever brings documents calls `apply` and `cancel` and is told statuses through
+It knows of no custom resources: whoever brings documents calls `apply` and `cancel` and is told statuses through
 `Publish`.
 """
 

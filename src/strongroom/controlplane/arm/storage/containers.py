@@ -2,8 +2,6 @@
 
 from typing import Final
 
-import msgspec
-
 from strongroom.controlplane.arm import bodies
 from strongroom.controlplane.arm.call import Call, Reply
 from strongroom.controlplane.arm.errors import ArmError, Json
@@ -13,8 +11,7 @@ from strongroom.controlplane.arm.preconditions import check_preconditions
 from strongroom.controlplane.arm.routing import Operation
 from strongroom.controlplane.arm.shapes import shape
 from strongroom.controlplane.arm.storage.accounts import ACCOUNT
-from strongroom.controlplane.catalog.keys import CONTAINER as HELD
-from strongroom.controlplane.catalog.keys import LEFT_BY, Held
+from strongroom.controlplane.catalog.keys import forget_container
 from strongroom.controlplane.identity.assignments import forget_resource
 from strongroom.controlplane.state.database import Tx
 from strongroom.controlplane.state.resources import Resource
@@ -102,11 +99,7 @@ def delete_container(call: Call) -> Reply:
             )
         forget_resource(tx, container.id)
         tx.resources.delete(container.id)
-        # Its repository's keys stay: made again under the same id, the container is known by them.
-        if (kept := tx.secrets.get(HELD + container.id.lower())) is not None:
-            held = msgspec.json.decode(kept, type=Held)
-            tx.secrets.put(LEFT_BY + held.repository, container.id.lower().encode())
-        tx.secrets.delete(HELD + container.id.lower())
+        forget_container(tx.secrets, container.id)
         return Reply(200)
 
 
