@@ -21,6 +21,7 @@ from typing import Final
 import msgspec
 
 from strongroom.controlplane.home import CONFIG, HomeError
+from strongroom.controlplane.state.private_file import sync_folder
 from strongroom.errors import UsageError
 
 HEADER: Final = "strongroom-home.json"

@@ -25,7 +25,7 @@ from strongroom.controlplane.workflows.containers import Containers, Place, plac
 from strongroom.controlplane.workflows.engine import Body, Steps
 from strongroom.controlplane.workflows.extension_work import carry_out, unwatched
 from strongroom.controlplane.workflows.protecting import DELETED
-from strongroom.controlplane.workflows.readiness import extension_of
+from strongroom.controlplane.workflows.readiness import extension_of, vault_of
 from strongroom.controlplane.workflows.services import Services
 from strongroom.controlplane.workflows.work_ids import EXPIRE, PRUNE, PURGE, resource_of
 from strongroom.dataplane.repository.errors import NoSuchPoint, RepositoryError
@@ -277,18 +277,14 @@ class Expiring:
         if not found.cluster:
             try:
                 caller = (await repository.load(point_id)).manifest.caller
-                found = Source(caller.get("dataSource", ""), _vault_of(caller.get("instance", "")))
+                found = Source(caller.get("dataSource", ""), vault_of(caller.get("instance", "")))
             except RepositoryError:
                 log.info("nothing says which cluster a deleted point was of", extra={"point": point_id})
         return found
 
 
 def _source(point: StoredPoint) -> Source:
-    return Source(str(point.private.get("cluster", "")), _vault_of(point.instance))
-
-
-def _vault_of(instance: str) -> str:
-    return instance.partition("/backupInstances/")[0]
+    return Source(str(point.private.get("cluster", "")), vault_of(point.instance))
 
 
 def expired_points(tx: Tx, instance_id: str, now: Instant) -> list[str]:

@@ -17,7 +17,7 @@ from strongroom.controlplane.workflows.engine import Engine, Steps
 from strongroom.controlplane.workflows.extension_work import DISCARD_SECONDS, carry_out, unwatched, withdraw
 from strongroom.controlplane.workflows.facing import facing
 from strongroom.controlplane.workflows.planning import plan_next
-from strongroom.controlplane.workflows.readiness import InstanceRequest, problems_of_instance, read_instance
+from strongroom.controlplane.workflows.readiness import InstanceRequest, problems_of_instance, read_instance, vault_of
 from strongroom.controlplane.workflows.services import (
     Services,
     as_user_error,
@@ -126,7 +126,7 @@ class Protecting:
 
     async def _check_asked(self, operation_id: str) -> Any:
         operation = await self._services.operation(operation_id)
-        vault = operation.resource.partition("/backupInstances/")[0]
+        vault = vault_of(operation.resource)
         instance = operation.request.get("instance")
         exists = await self._services.read(lambda tx: tx.resources.get(instance) if instance else None)
         return await self._check(operation.request["properties"], f"{vault}/backupInstances/-", exists=exists)
@@ -137,7 +137,7 @@ class Protecting:
 
     async def _check(self, properties: Mapping[str, Any], instance_id: str, *, exists: Resource | None) -> Any:
         """Return every problem as one error, None when there is none."""
-        vault_id = instance_id.partition("/backupInstances/")[0]
+        vault_id = vault_of(instance_id)
         try:
             request = read_instance(properties, vault_id)
 

@@ -336,6 +336,11 @@ def subscription_of(id: str) -> str:
     return id.split("/")[2]
 
 
+def vault_of(instance: str) -> str:
+    """Return the ARM id of the vault of a backup instance; a vault's own id is returned as it is."""
+    return instance.partition("/backupInstances/")[0]
+
+
 def trimmed(id: str) -> str:
     """Return an ARM id without blanks around its segments: the how-to's ids have them."""
     return "/".join(segment.strip() for segment in str(id).strip().rstrip("/").split("/"))

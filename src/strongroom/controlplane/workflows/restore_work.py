@@ -14,7 +14,7 @@ from strongroom.controlplane.workflows.engine import StepFailed, Steps, Workflow
 from strongroom.controlplane.workflows.extension_work import DISCARD_SECONDS, carry_out, unwatched, withdraw
 from strongroom.controlplane.workflows.following import finish, follow
 from strongroom.controlplane.workflows.protecting import CHECK_SECONDS, NO_ANSWER, of_failure
-from strongroom.controlplane.workflows.readiness import read_instance, target_problems
+from strongroom.controlplane.workflows.readiness import read_instance, target_problems, vault_of
 from strongroom.controlplane.workflows.restore_rights import RestoreRights
 from strongroom.controlplane.workflows.restoring import RestoreRequest, restore_of
 from strongroom.controlplane.workflows.services import (
@@ -65,7 +65,7 @@ class Restoring:
     async def _check(self, operation_id: str) -> Any:
         operation = await self._services.operation(operation_id)
         request = restore_of(operation.request["request"])
-        vault = operation.resource.partition("/backupInstances/")[0]
+        vault = vault_of(operation.resource)
         name = f"check-{uuid.uuid4()}"
         try:
             place = await self._services.read(lambda tx: self._prepare(tx, operation.resource, request))
@@ -91,7 +91,7 @@ class Restoring:
     def _prepare(self, tx: Tx, instance_id: str, request: RestoreRequest) -> Place:
         """Check again what may have changed since the request; return the container that holds the point."""
         instance = tx.resources.get(instance_id)
-        vault = tx.resources.get(instance_id.partition("/backupInstances/")[0])
+        vault = tx.resources.get(vault_of(instance_id))
         if instance is None or vault is None:
             raise Refused(UserError(str(ErrorCode.RESOURCE_NOT_FOUND), "The backup instance was deleted meanwhile."))
         point = tx.points.get(instance.id, request.point)
