@@ -103,11 +103,16 @@ async def test_a_soft_deleted_instance_keeps_its_policy_and_comes_back_only_wher
     assert back.properties["currentProtectionState"] == "ProtectionStopped"
 
 
-async def test_a_deleted_vault_leaves_no_access_behind_not_even_to_one_of_its_name(stage: Stage) -> None:
+@pytest.mark.parametrize("unbound_before", [False, True])
+async def test_a_deleted_vault_leaves_no_access_behind_not_even_to_one_of_its_name(
+    stage: Stage, unbound_before: bool
+) -> None:
+    binding = f"{stage.cluster}/trustedAccessRoleBindings/binding1"
     with stage.db.write() as tx:
         tx.resources.delete(f"{stage.vault}/backupInstances/instance1")
+    if unbound_before:
+        await stage.made("DELETE", binding)
     await stage.made("DELETE", stage.vault)
-    binding = f"{stage.cluster}/trustedAccessRoleBindings/binding1"
     assert (await stage.made("GET", binding))["properties"]["provisioningState"] == "Deleting"
     with stage.db.read() as tx:
         assert [(o.kind, o.resource) for o in tx.operations.open()] == [("unbind-access", binding)]

@@ -277,11 +277,11 @@ def unbind_vault(call: Call, tx: Tx, vault: Resource) -> None:
         if not same_id(str(binding.properties.get("sourceResourceId", "")), vault.id):
             continue
         refuse_while_running(tx, binding.id, "bind-access")
-        if tx.operations.running(binding.id, "unbind-access"):
-            continue
         orphan = binding.with_properties({"provisioningState": "Deleting"})
+        # Also where it is going already: that may fail yet, after the vault.
         tx.resources.put(replace(orphan, private={**binding.private, ORPHANED: True}))
-        lro.begin(call, tx, "unbind-access", resource=binding.id, key=binding.id)
+        if not tx.operations.running(binding.id, "unbind-access"):
+            lro.begin(call, tx, "unbind-access", resource=binding.id, key=binding.id)
 
 
 def list_deleted(call: Call) -> Reply:
