@@ -203,7 +203,7 @@ async def test_a_local_container_is_a_folder_of_the_home_that_only_the_owner_rea
     assert folder.stat().st_mode & 0o777 == 0o700
     access = extension_access(account, "backups", storage=tmp_path / "storage", now=NOW)
     assert access.url == store.url
-    assert access.hosted_only
+    assert account.is_folder
     assert access.warnings
 
 

@@ -55,19 +55,22 @@ class StorageAccount:
     def local(self) -> bool:
         return not self.url
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether its containers are folders of the server's own machine: a pod of a cluster does not reach them."""
+        return self.local or self.url.startswith("file:")
+
 
 @dataclass(frozen=True)
 class ExtensionAccess:
     """What an extension gets for one container: the URL, credentials, when they end (None: never by themselves).
 
-    *hosted_only*: the place can be reached on the server's own machine only. *warnings* are whole sentences for the
-    validation's answer.
+    *warnings* are whole sentences for the validation's answer.
     """
 
     url: str
     credentials: Mapping[str, str]
     expires: datetime | None = None
-    hosted_only: bool = False
     warnings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -182,8 +185,8 @@ async def open_container(
     """
     await refuse_endpoint(account, refuse_address)
     url = container_url(account, container, storage=storage)
-    attached = not account.local and not account.url.startswith("file:")
-    return await open_store(url, create=account.local, credentials=account.credentials if attached else None)
+    credentials = None if account.is_folder else account.credentials
+    return await open_store(url, create=account.local, credentials=credentials)
 
 
 async def make_container(
@@ -195,9 +198,9 @@ async def make_container(
     """
     await refuse_endpoint(account, refuse_address)
     url = container_url(account, container, storage=storage)
-    folder = account.local or url.startswith("file:")
     # A folder of a file server is made here and not at use: while it is not mounted, backups must not land beneath.
-    store = await open_store(url, create=folder, credentials=None if folder else account.credentials)
+    credentials = None if account.is_folder else account.credentials
+    store = await open_store(url, create=account.is_folder, credentials=credentials)
     await store.close()
 
 
@@ -210,7 +213,7 @@ def extension_access(account: StorageAccount, container: str, *, storage: Path, 
     location = parse_location(url)
     match location:
         case FileLocation() | MemoryLocation():
-            return ExtensionAccess(url, {}, hosted_only=True, warnings=(_LOCAL,))
+            return ExtensionAccess(url, {}, warnings=(_LOCAL,))
         case AzureLocation() if key := account.credentials.get("accountKey"):
             token = container_sas(location, key, now=now)
             return ExtensionAccess(url, {"sasToken": token}, expires=now + SAS_LIFETIME)

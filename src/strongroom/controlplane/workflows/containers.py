@@ -151,11 +151,10 @@ def read_account(tx: Tx, account: Resource) -> StorageAccount:
 
 @dataclass(frozen=True)
 class Located:
-    """A container as an extension is told of it. With *hosted_only* it is a folder of this server."""
+    """A container as an extension is told of it."""
 
     document: BackupStorageLocation
     credentials: Mapping[str, str] = field(repr=False)
-    hosted_only: bool
 
 
 class Containers:
@@ -180,7 +179,7 @@ class Containers:
 
         The folder of one that is a folder is made. Raises errors of the store, `StoreUnsafe` among them.
         """
-        self._refuse_folder(place)
+        await asyncio.to_thread(self._refuse_folder, place)
         await make_container(place.account, place.container, storage=self._storage, refuse_address=self._refuse_address)
         async with self.store(place) as store:
             await probe_conditional_create(store)
@@ -188,7 +187,7 @@ class Containers:
     @contextlib.asynccontextmanager
     async def store(self, place: Place) -> AsyncIterator[ObjectStore]:
         """Open the container with the control plane's rights, for as long as the block runs."""
-        self._refuse_folder(place)
+        await asyncio.to_thread(self._refuse_folder, place)
         store = await open_container(
             place.account, place.container, storage=self._storage, refuse_address=self._refuse_address
         )
@@ -227,10 +226,10 @@ class Containers:
                 repository_id=keys.repository_id,
             ),
         )
-        return Located(document, dict(access.credentials), access.hosted_only)
+        return Located(document, dict(access.credentials))
 
     def _refuse_folder(self, place: Place) -> None:
-        """Raise `AttachmentRefused` for a folder that may not be used, or no longer."""
+        """Raise `AttachmentRefused` for a folder that may not be used, or no longer. A file server may hold it up."""
         if place.account.url.startswith("file:"):
             match parse_location(container_url(place.account, place.container, storage=self._storage)):
                 case FileLocation(path):

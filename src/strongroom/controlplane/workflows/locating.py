@@ -34,7 +34,7 @@ async def locate(services: Services, cluster: str, place: Place) -> None:
     mode = await services.read(lambda tx: _mode(tx, cluster))
     require_reach(mode, place)
     located = await services.containers.location(place)
-    if not located.hosted_only:
+    if not place.account.is_folder:
         if mode is Mode.HOSTED:
             await services.pool.hosted(cluster)  # one that cannot start says why, here
         keys = await write_location(await services.pool.access(cluster), located.document, located.credentials)
@@ -47,7 +47,7 @@ async def locate(services: Services, cluster: str, place: Place) -> None:
 
 def require_reach(mode: Mode, place: Place) -> None:
     """Raise `Refused` where the extension runs in a cluster and *place* is a folder of this server."""
-    if mode is Mode.HOSTED or not (place.account.local or place.account.url.startswith("file:")):
+    if mode is Mode.HOSTED or not place.account.is_folder:
         return
     raise Refused(
         UserError(
@@ -66,14 +66,14 @@ def require_reach(mode: Mode, place: Place) -> None:
 async def host_extensions(services: Services) -> None:
     """Have the hosted extension of each connected cluster run. Returns before they have started.
 
-    What stands in their clusters goes on with them: so each is told its folder before it looks there.
+    What stands in their clusters goes on with them: so each is told its folder before it looks there. What lies in a
+    cloud its cluster has, and a cloud that does not answer holds no start up.
     """
     for cluster, place in await services.read(_hosted):
         locations = []
-        if place is not None:
+        if place is not None and place.account.is_folder:
             try:
-                located = await services.containers.location(place)
-                locations = [located.document] if located.hosted_only else []
+                locations = [(await services.containers.location(place)).document]
             except StrongroomError as error:
                 log.warning("a container does not open", extra={"container": place.id, "reason": str(error)})
         try:
