@@ -13,7 +13,7 @@ import anyio
 from strongroom.controlplane.arm.errors import ArmError
 from strongroom.protection.errors import UserError
 
-RUNNING: Final = 4  # of all callers: Python computes one at a time, and each may hold 0.5 GB
+RUNNING: Final = 4  # of all callers: Python computes one at a time, and each may hold MAX_ROWS_HELD rows
 RUNNING_OF_CALLER: Final = 2
 MAX_OF_CALLER: Final = 15  # running and waiting: Azure's own number of queries in its window of 5 seconds
 RETRY_SECONDS: Final = 5

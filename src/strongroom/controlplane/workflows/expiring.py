@@ -238,7 +238,7 @@ class Expiring:
                 try:
                     return await self._delete_snapshots(source, place, point_id, volumes)
                 except (StrongroomError, TimeoutError) as error:
-                    # One attempt for each cluster: the next point would wait as long for the same answer.
+                    # One attempt for each vault in a cluster: the next point would wait as long for the same answer.
                     trouble[source] = str(error) or "the cluster did not answer in time"
                     log.warning("CSI snapshots wait", extra={"cluster": source.cluster, "reason": trouble[source]})
             return {volume.handle: trouble[source] for volume in volumes}

@@ -35,7 +35,7 @@ Clock: TypeAlias = Callable[[], float]
 MAX_EVALUATIONS = 100_000_000  # a client's query of jobs costs about 60 a row: this covers a million of them
 MAX_SECONDS = 10.0  # a query holds a thread of the API and, of Python, everybody's: count a million jobs elsewhere
 MAX_TEXT_CHARACTERS = 1024 * 1024  # of one computed string; Kusto cuts a cell there
-MAX_ROWS_HELD = 25_000  # held at once, for an order or groups: whole jobs of this number take 0.5 GB
+MAX_ROWS_HELD = 25_000  # held at once, for an order or groups; a bound of memory
 MAX_CELLS_HELD = 32 * MAX_ROWS_HELD  # columns and sort keys of them: twice what the tables have
 # Computed text and list elements, all together: what a query may make of rows it reads, so that it cannot fill memory.
 COMPUTED_CHARACTERS_BASE = 64 * 1024 * 1024
