@@ -55,7 +55,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line(f"{tier}: {said or 'none'}")
     for report in terminalreporter.stats.get("rerun", []):
         terminalreporter.line(f"needed a second run: {report.nodeid}")
-        terminalreporter.line("    " + (report.longreprtext.splitlines() or [""])[-1])
+        said = report.longreprtext.splitlines() or [""]
+        reason = next((line for line in said if line.startswith("E ")), said[-1])
+        terminalreporter.line(f"    {reason[:400]} ({said[-1]})")
 
 
 @pytest.fixture(scope="session")

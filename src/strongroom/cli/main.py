@@ -11,12 +11,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import FrameType
+from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
 from strongroom import __version__
 from strongroom.cli.output import print_error, wanted_format
 from strongroom.errors import ExitCode, StrongroomError
+from strongroom.process import leave
 
 # What a shell reports for a process that these signals ended: 128 + the signal's number.
 INTERRUPTED = 128 + signal.SIGINT
@@ -116,7 +118,7 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Entry point of the `strongroom` command."""
     signal.signal(signal.SIGTERM, _terminate)
     debug = os.environ.get(DEBUG_VARIABLE) == "1"
@@ -125,8 +127,8 @@ def main() -> int:
         level=logging.DEBUG if debug else logging.ERROR,
         format="%(levelname)s %(name)s %(message)s",
     )
-    return run(sys.argv[1:])
+    leave(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -20,6 +20,7 @@ from strongroom.extension.api.pipe import LINE_BYTES
 from strongroom.extension.pipe import PipeServer, writer_to
 from strongroom.extension.standalone import Target, watch
 from strongroom.extension.watching.serving import Listen, parse_listen
+from strongroom.process import leave
 
 log = logging.getLogger("strongroom.extension")
 
@@ -106,11 +107,7 @@ async def _serve(answers: int) -> int:
         if not isinstance(error, BrokenPipeError):
             log.error("the extension stops", exc_info=error)
     code = 1 if any(not isinstance(error, BrokenPipeError) for error in failed) else 0
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
-            stream.flush()
-    # Not by returning: a run that will not stop, or a write that nobody reads, would keep the process.
-    os._exit(code)
+    leave(code)  # not by returning: a run that will not stop, or a write that nobody reads, would keep the process
 
 
 def _die_with_parent() -> None:
@@ -120,4 +117,4 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -5,7 +5,6 @@ when anything differs from before. See `--help` for what can be kept.
 """
 
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -26,6 +25,7 @@ from strongroom.cli.demo.terminal import DemoFailed, Terminal, wait_until
 from strongroom.cli.demo.verify import State, differences, read_state
 from strongroom.cli.demo.webhook import REFUSAL, OrderWebhook
 from strongroom.errors import StrongroomError
+from strongroom.process import leave
 from strongroom.testbed.cluster import Testbed
 from strongroom.testbed.errors import TestbedError
 
@@ -206,4 +206,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
