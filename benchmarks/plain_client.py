@@ -20,7 +20,7 @@ from content import MANAGER, Made
 
 EDGE_BYTES = 4096  # a list's metadata stands within so many bytes of its start or of its end
 PAGE_START_ITEMS = 50  # the page limits of a backup: strongroom.dataplane.kube.pages
-PAGE_TARGET_BYTES = 8 * 1024 * 1024
+PAGE_TARGET_BYTES = 4 * 1024 * 1024
 PAGE_MAX_ITEMS = 10_000
 PAGE_GROWTH = 8
 CREATED, CONFLICT = 201, 409

@@ -210,7 +210,7 @@ async def test_no_list_is_exact_at_revision_zero(connect: Connect, revision: str
 
 
 async def test_the_page_limit_starts_small_and_aims_at_its_bytes(connect: Connect) -> None:
-    handler, queries = paging(config_maps(3000, size=20_000))
+    handler, queries = paging(config_maps(3000, size=10_000))
     api = await connect(handler)
     sizes = [page.size async for page in api.list_pages(CONFIG_MAPS)]
     limits = [int(query["limit"]) for query in queries]
@@ -220,7 +220,7 @@ async def test_the_page_limit_starts_small_and_aims_at_its_bytes(connect: Connec
 
 @pytest.mark.parametrize(
     ("items", "size", "limit"),
-    [(50, 50 * 1_000_000, 8), (50, 50 * 20_000_000, 1), (50, 50 * 10, 400), (0, 200, 50)],
+    [(50, 50 * 1_000_000, 4), (50, 50 * 20_000_000, 1), (50, 50 * 10, 400), (0, 200, 50)],
 )
 def test_the_next_limit_follows_the_mean_size_and_never_jumps(items: int, size: int, limit: int) -> None:
     chooser = AdaptiveLimit()

@@ -42,10 +42,10 @@ CHANGED_AT_ONCE: Final = 32  # changed objects in memory at once, of each kind: 
 SEGMENTS_WAITING: Final = 6  # of about 1,000 rows and 1 KB each: hides the round trips of 1 % changes spread over all
 SINGLE_READS_FREE: Final = 32  # as many are read one by one in any case: less than two pages' cost
 
-ONE_PAGE_OBJECTS: Final = 10_000  # their metadata is about 4.5 MB, and a page is counted as 8 MiB
-CAREFUL_START_ITEMS: Final = 8
-"""First page of a kind with more objects than a blind first page: 50 objects of 1 MB are 50 MB, and twice that while
-they are received; one request more tells what they are like."""
+ONE_PAGE_OBJECTS: Final = 10_000  # their metadata is about 4.5 MB, and a page is counted as 8 MiB (budget.py)
+CAREFUL_START_ITEMS: Final = 32
+"""First page of a kind with more objects than a blind first page: of 1 MB each they are 32 MB, half of the budget; one
+request more tells what they are like. From 8 on, a namespace of 500 objects took 9 requests more."""
 NEWEST_MISSES: Final = 2  # so often X is asked for in vain of the newest list, before a run asks for X at once
 
 P = TypeVar("P", bound=AnyPage)

@@ -10,7 +10,7 @@ from strongroom.dataplane.kube.errors import KubeProtocolError
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
-PAGE_TARGET_BYTES: Final = 8 * MIB  # design.md section 5 step 5: large enough that a page's fixed cost vanishes
+PAGE_TARGET_BYTES: Final = 4 * MIB  # large enough that a page's fixed cost vanishes; not 8: docs/design/0009
 PAGE_START_ITEMS: Final = (
     50  # the first page is asked for blindly: 50 objects of 1 MB are still below the 64 MiB budget
 )

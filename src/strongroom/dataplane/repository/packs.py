@@ -30,6 +30,9 @@ SCHEMA = pa.schema(
         pa.field("blob", pa.string(), nullable=False),
     ]
 )
+_COMPRESSED = ("name", "blob")
+"""The others are random (digests) or a dictionary of a few values: compressing them took a tenth of a pack's time and
+made it no smaller (57 MB of objects, 17.5 MiB either way)."""
 _SAME_VALUES = ["what", "group", "version", "kind", "namespace"]
 
 
@@ -58,8 +61,8 @@ class PackBuilder:
         self._writer = pq.ParquetWriter(
             self._sink,
             SCHEMA,
-            compression="zstd",
-            compression_level=COMPRESSION_LEVEL,
+            compression={field.name: "ZSTD" if field.name in _COMPRESSED else "NONE" for field in SCHEMA},
+            compression_level=dict.fromkeys(_COMPRESSED, COMPRESSION_LEVEL),
             use_dictionary=_SAME_VALUES,
             write_statistics=False,
             store_schema=False,

@@ -187,7 +187,7 @@ def _write(table: pa.Table, dictionary: list[str], metadata: dict[bytes, bytes] 
         sink,
         table.schema,
         compression="zstd",
-        compression_level=3,
+        compression_level=1,
         use_dictionary=dictionary,
         write_statistics=False,
         store_schema=False,
