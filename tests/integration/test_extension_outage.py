@@ -9,7 +9,7 @@ from strongroom.testbed.cluster import Testbed
 
 from .extension_stage import Stage, config_map, eventually, put
 
-OBJECTS = 1500  # a restore of some seconds
+OBJECTS = 6000  # at the 1,250 a second of a fast machine the restore shows its progress a few times
 
 
 async def test_a_restore_goes_on_after_the_api_server_was_away(
