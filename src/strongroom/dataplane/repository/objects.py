@@ -59,16 +59,16 @@ def split(item: msgspec.Raw | bytes, group: str, version: str, kind: str) -> Par
         fields = _RAW_DICT.decode(item)
         metadata = _RAW_DICT.decode(fields["metadata"])
         managed = metadata.pop("managedFields", None)
-        # Their own few bytes are decoded, not metadata as a whole once more: 0.6 us an object instead of 1.2.
+        # Their own few bytes are decoded, not metadata as a whole once more.
         name = _TEXT(metadata["name"])
         namespace = _TEXT(metadata.get("namespace", _NO_TEXT))
         uid = _TEXT(metadata.pop("uid", _NO_TEXT))
         resource_version = _TEXT(metadata.pop("resourceVersion", _NO_TEXT))
         generation = _NUMBER(metadata.pop("generation", _NULL))
-    except (msgspec.DecodeError, KeyError) as error:
+        labels = bytes(metadata.get("labels", _NULL)).decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
         raise MalformedObject(group, kind, str(error)) from error
     status = fields.pop("status", None)
-    labels = bytes(metadata.get("labels", _NULL))
     fields.pop("apiVersion", None)
     fields.pop("kind", None)
     # One encoding of all: a body is copied once, the values in it are the server's bytes.
@@ -79,7 +79,7 @@ def split(item: msgspec.Raw | bytes, group: str, version: str, kind: str) -> Par
         uid,
         resource_version,
         generation,
-        labels.decode() if labels != b"null" else "{}",
+        labels if labels != "null" else "{}",
         metadata,
         body,
         bytes(status) if status is not None else None,
