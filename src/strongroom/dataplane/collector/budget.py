@@ -7,7 +7,7 @@ from typing import Final
 BUDGET_BYTES: Final = 64 * 1024 * 1024
 """Design: section 5, step 5. With the copies that splitting makes, a backup stays well below 300 MiB of memory."""
 PAGE_ESTIMATE_BYTES: Final = 8 * 1024 * 1024
-"""What a page is counted as until it is there: twice what pages aim at (kube/pages.py); the first is asked for blindly."""
+"""What a page is counted as until it is there: twice what pages aim at (kube/pages.py); the first is a guess."""
 
 
 class ByteBudget:
